@@ -1,1 +1,16 @@
-//! Under construction.
+//! The logic of a migration without its machinery: no socket, no clock, no KVM, no runtime.
+//!
+//! - [`ownership`]: who may run the VM; the state machine of the handover, on both sides.
+//! - [`source`], [`destination`]: the page tables: version and state of every page.
+//! - [`phase`]: the phases, and how long each took.
+//! - [`switch`]: whether another pre-copy pass pays.
+//! - [`tree`], [`bitmap`], [`quantile`]: what these are made of.
+
+pub mod bitmap;
+pub mod destination;
+pub mod ownership;
+pub mod phase;
+pub mod quantile;
+pub mod source;
+pub mod switch;
+pub mod tree;

@@ -1,0 +1,388 @@
+//! The destination's page table: which version of each page is final, which has arrived, and
+//! whether the guest can see it.
+//!
+//! A page goes through `Absent → Staged → Placing → Placed` or, when its final version comes after
+//! the handover, `Absent → Placing → Placed`. `Placing` belongs to one thread at a time: whoever
+//! got the page from [`DestinationPages::fault`], [`DestinationPages::next_run`] or
+//! [`DestinationPages::arrive`] places it and then calls [`DestinationPages::placed`]. So a page
+//! becomes visible once, and never goes back.
+
+use std::ops::Range;
+
+use me2_wire::{PageIndex, Version, range::RangeList};
+
+use crate::{bitmap::Bitmap, tree};
+
+/// Pages around a fault that are placed with it, where their content is at hand.
+const AROUND_FAULT: PageIndex = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing has arrived (a hole, after the handover, counts as `Zero`).
+    Absent,
+    /// A version with content is in the staging area.
+    Staged,
+    /// A version that is all zero has arrived; nothing is stored.
+    Zero,
+    /// A thread is placing it.
+    Placing,
+    /// The guest can see it.
+    Placed,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    expected: Version,
+    arrived: Version,
+    hash: u64,
+    state: State,
+    requested: bool,
+}
+
+/// A peer broke the rules of the page table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    /// A page beyond RAM.
+    #[error("page {0} is beyond the VM's memory")]
+    BeyondMemory(PageIndex),
+    /// An announcement that does not go up.
+    #[error("version {announced} was announced after version {latest}")]
+    VersionOrder {
+        /// What came.
+        announced: Version,
+        /// What came before.
+        latest: Version,
+    },
+    /// Something that belongs before the handover came after it, or the other way round.
+    #[error("the peer did not keep the order of the handover")]
+    Phase,
+}
+
+/// Where the content of pages to be placed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// In the staging area.
+    Staged,
+    /// All zero.
+    Zero,
+}
+
+/// What to do about a page fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultAction {
+    /// Place these pages, which include the one that faulted.
+    Place(Content, Range<PageIndex>),
+    /// Ask the source for it.
+    Request,
+    /// It is being placed, or was asked for: nothing.
+    Wait,
+    /// It is there: a message that came late. Wake whoever waits.
+    Wake,
+}
+
+/// What to do with a page that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Before the handover: keep it (write it to the staging area if it is not all zero).
+    Stage,
+    /// After the handover: place it, then say [`DestinationPages::placed`].
+    Place,
+    /// It is there already, or older than what is there.
+    Duplicate,
+}
+
+/// Version and state of every page at the destination.
+#[derive(Debug)]
+pub struct DestinationPages {
+    pages: Vec<Page>,
+    latest: Version,
+    handed_over: bool,
+    /// Pages of which the announced version has not arrived.
+    outstanding: u64,
+    /// Pages that the guest cannot see yet, whatever the reason.
+    unplaced: u64,
+    cursor: PageIndex,
+}
+
+impl DestinationPages {
+    /// A table in which nothing is announced: all holes.
+    pub fn new(pages: PageIndex) -> Self {
+        let page = Page { expected: 0, arrived: 0, hash: 0, state: State::Absent, requested: false };
+        Self {
+            pages: vec![page; pages as usize],
+            latest: 0,
+            handed_over: false,
+            outstanding: 0,
+            unplaced: u64::from(pages),
+            cursor: 0,
+        }
+    }
+
+    /// The source announces which pages it sends in which version.
+    pub fn announce(&mut self, version: Version, pages: &RangeList) -> Result<(), PageError> {
+        if self.handed_over {
+            return Err(PageError::Phase);
+        }
+        if version <= self.latest {
+            return Err(PageError::VersionOrder { announced: version, latest: self.latest });
+        }
+        if pages.check(self.pages.len() as PageIndex).is_err() {
+            return Err(PageError::BeyondMemory(self.pages.len() as PageIndex));
+        }
+        self.latest = version;
+        for index in pages.iter() {
+            let page = &mut self.pages[index as usize];
+            let was_outstanding = page.expected != page.arrived;
+            page.expected = version;
+            let is_outstanding = page.arrived != version;
+            self.outstanding = self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
+        }
+        Ok(())
+    }
+
+    /// A page arrived, decoded and with the right hash.
+    pub fn arrive(&mut self, index: PageIndex, version: Version, hash: u64, zero: bool) -> Result<Arrival, PageError> {
+        let handed_over = self.handed_over;
+        let page = self.pages.get_mut(index as usize).ok_or(PageError::BeyondMemory(index))?;
+        if handed_over {
+            if version != page.expected || version == page.arrived {
+                return Ok(Arrival::Duplicate);
+            }
+            page.state = State::Placing;
+        } else {
+            if version <= page.arrived {
+                return Ok(Arrival::Duplicate);
+            }
+            page.state = if zero { State::Zero } else { State::Staged };
+        }
+        let was_outstanding = page.expected != page.arrived;
+        page.arrived = version;
+        page.hash = hash;
+        let is_outstanding = page.expected != version;
+        self.outstanding = self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
+        Ok(if handed_over { Arrival::Place } else { Arrival::Stage })
+    }
+
+    /// Pages announced and not in.
+    pub fn outstanding(&self) -> u64 {
+        self.outstanding
+    }
+
+    /// The handover: announces the last version and freezes the table. From now on a page is
+    /// final, zero because it is a hole, or missing. Gives how many are missing. Takes time only
+    /// for the pages in the list: the guest stands still meanwhile.
+    pub fn hand_over(&mut self, version: Version, pages: &RangeList) -> Result<u64, PageError> {
+        self.announce(version, pages)?;
+        self.handed_over = true;
+        Ok(self.outstanding)
+    }
+
+    /// What a page is after the handover: a hole is zero, and a stale version is as good as none
+    /// (it stays in the staging area and never becomes visible).
+    fn final_state(&self, index: PageIndex) -> State {
+        let page = &self.pages[index as usize];
+        match page.state {
+            State::Absent if page.expected == 0 && page.arrived == 0 => State::Zero,
+            State::Staged | State::Zero if page.arrived != page.expected => State::Absent,
+            state => state,
+        }
+    }
+
+    /// The guest touched a page that it cannot see.
+    pub fn fault(&mut self, index: PageIndex) -> FaultAction {
+        assert!(self.handed_over && (index as usize) < self.pages.len(), "nobody faults before, or beyond RAM");
+        match self.final_state(index) {
+            State::Placed => FaultAction::Wake,
+            State::Placing => FaultAction::Wait,
+            State::Absent => {
+                let asked_before = std::mem::replace(&mut self.pages[index as usize].requested, true);
+                if asked_before { FaultAction::Wait } else { FaultAction::Request }
+            }
+            State::Staged => FaultAction::Place(Content::Staged, self.claim_run(index, State::Staged, AROUND_FAULT)),
+            State::Zero => FaultAction::Place(Content::Zero, self.claim_run(index, State::Zero, AROUND_FAULT)),
+        }
+    }
+
+    /// The next pages whose content is at hand, to be placed behind the running guest: at most
+    /// `count`, all of one kind. `None` once all of them have been given out.
+    pub fn next_run(&mut self, count: PageIndex) -> Option<(Content, Range<PageIndex>)> {
+        while (self.cursor as usize) < self.pages.len() {
+            let index = self.cursor;
+            let state = self.final_state(index);
+            let content = match state {
+                State::Staged => Content::Staged,
+                State::Zero => Content::Zero,
+                _ => {
+                    self.cursor += 1;
+                    continue;
+                }
+            };
+            let run = self.claim_run(index, state, count);
+            self.cursor = run.end;
+            return Some((content, run));
+        }
+        None
+    }
+
+    fn claim_run(&mut self, first: PageIndex, state: State, count: PageIndex) -> Range<PageIndex> {
+        let end = first.saturating_add(count).min(self.pages.len() as PageIndex);
+        let mut run = first..first;
+        while run.end < end && self.final_state(run.end) == state {
+            self.pages[run.end as usize].state = State::Placing;
+            run.end += 1;
+        }
+        run
+    }
+
+    /// These pages, given out before, are visible now.
+    pub fn placed(&mut self, pages: Range<PageIndex>) {
+        for page in &mut self.pages[pages.start as usize..pages.end as usize] {
+            assert_eq!(page.state, State::Placing, "only pages that were given out are placed");
+            page.state = State::Placed;
+            self.unplaced -= 1;
+        }
+    }
+
+    /// Stretches of at least `min` holes, the largest `max` of them, by index; they count as placed
+    /// from now on. Only after the handover.
+    pub fn take_holes(&mut self, min: PageIndex, max: usize) -> Vec<Range<PageIndex>> {
+        assert!(self.handed_over, "what is a hole is known after the handover");
+        let mut holes = Vec::new();
+        let mut start = None;
+        for index in 0..=self.pages.len() as PageIndex {
+            let is_hole = (index as usize) < self.pages.len()
+                && self.is_hole(index)
+                && self.final_state(index) == State::Zero;
+            match (is_hole, start) {
+                (true, None) => start = Some(index),
+                (false, Some(first)) => {
+                    start = None;
+                    if index - first >= min {
+                        holes.push(first..index);
+                    }
+                }
+                _ => {}
+            }
+        }
+        holes.sort_by_key(|hole| std::cmp::Reverse(hole.len()));
+        holes.truncate(max);
+        holes.sort_by_key(|hole| hole.start);
+        for hole in &holes {
+            for page in &mut self.pages[hole.start as usize..hole.end as usize] {
+                page.state = State::Placed;
+            }
+            self.unplaced -= hole.len() as u64;
+        }
+        holes
+    }
+
+    /// Pages that the guest cannot see yet.
+    pub fn unplaced(&self) -> u64 {
+        self.unplaced
+    }
+
+    /// Whether everything is visible in its final version.
+    pub fn is_complete(&self) -> bool {
+        self.handed_over && self.unplaced == 0
+    }
+
+    /// For a reconnect: pages that have not arrived, and those of them that the guest waits for.
+    pub fn missing(&self) -> (RangeList, Vec<PageIndex>) {
+        let mut missing = Bitmap::new(self.pages.len() as PageIndex);
+        let mut wanted = Vec::new();
+        for index in 0..self.pages.len() as PageIndex {
+            if self.final_state(index) == State::Absent {
+                missing.set(index);
+                if self.pages[index as usize].requested {
+                    wanted.push(index);
+                }
+            }
+        }
+        (RangeList::from_bitmap(missing.words()), wanted)
+    }
+
+    /// The hash tree over what was placed; holes have the hash 0.
+    pub fn leaves(&self) -> Vec<u64> {
+        tree::leaves(&self.hashes(0..self.pages.len()))
+    }
+
+    /// Hashes of the pages of one leaf.
+    pub fn leaf_hashes(&self, leaf: usize) -> Vec<u64> {
+        let start = leaf.saturating_mul(tree::LEAF_PAGES).min(self.pages.len());
+        self.hashes(start..(start + tree::LEAF_PAGES).min(self.pages.len()))
+    }
+
+    fn hashes(&self, pages: Range<usize>) -> Vec<u64> {
+        self.pages[pages].iter().map(|page| page.hash).collect()
+    }
+
+    /// Whether a page is a hole: never announced.
+    pub fn is_hole(&self, index: PageIndex) -> bool {
+        self.pages[index as usize].expected == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(pages: &[PageIndex]) -> RangeList {
+        let mut bitmap = Bitmap::new(4096);
+        pages.iter().for_each(|page| _ = bitmap.set(*page));
+        RangeList::from_bitmap(bitmap.words())
+    }
+
+    #[test]
+    fn older_never_replaces_newer() {
+        let mut pages = DestinationPages::new(4096);
+        pages.announce(1, &list(&[7])).unwrap();
+        // Streams are not ordered: version 2 overtakes version 1 and its own announcement.
+        assert_eq!(pages.arrive(7, 2, 22, false), Ok(Arrival::Stage));
+        assert_eq!(pages.arrive(7, 1, 11, false), Ok(Arrival::Duplicate));
+        assert_eq!(pages.outstanding(), 1);
+        pages.announce(2, &list(&[7, 8])).unwrap();
+        assert_eq!(pages.outstanding(), 1);
+        assert_eq!(pages.announce(2, &list(&[])), Err(PageError::VersionOrder { announced: 2, latest: 2 }));
+        assert_eq!(pages.announce(3, &list(&[4095])), Ok(()));
+        assert_eq!(pages.arrive(4096, 3, 0, false), Err(PageError::BeyondMemory(4096)));
+    }
+
+    #[test]
+    fn stale_pages_are_missing_and_holes_are_zero() {
+        let mut pages = DestinationPages::new(4096);
+        pages.announce(1, &list(&[1, 2, 3])).unwrap();
+        for page in [1, 2, 3] {
+            pages.arrive(page, 1, 1, page == 3).unwrap();
+        }
+        assert_eq!(pages.hand_over(2, &list(&[2])), Ok(1));
+        assert_eq!(pages.fault(2), FaultAction::Request);
+        assert_eq!(pages.fault(2), FaultAction::Wait);
+        assert_eq!(pages.fault(1), FaultAction::Place(Content::Staged, 1..2));
+        assert_eq!(pages.fault(1), FaultAction::Wait);
+        pages.placed(1..2);
+        assert_eq!(pages.fault(1), FaultAction::Wake);
+        assert_eq!(pages.arrive(2, 1, 1, false), Ok(Arrival::Duplicate));
+        assert_eq!(pages.arrive(2, 2, 5, false), Ok(Arrival::Place));
+        assert_eq!(pages.arrive(2, 2, 5, false), Ok(Arrival::Duplicate));
+        pages.placed(2..3);
+        assert_eq!(pages.take_holes(1000, 10), [4..4096]);
+        assert_eq!(pages.next_run(512), Some((Content::Zero, 0..1)));
+        assert_eq!(pages.next_run(512), Some((Content::Zero, 3..4)));
+        assert_eq!(pages.next_run(512), None);
+        assert!(!pages.is_complete());
+        pages.placed(0..1);
+        pages.placed(3..4);
+        assert!(pages.is_complete());
+    }
+
+    #[test]
+    fn what_is_missing_is_told_after_a_reconnect() {
+        let mut pages = DestinationPages::new(4096);
+        pages.hand_over(1, &list(&[10, 11, 12])).unwrap();
+        pages.fault(12);
+        pages.arrive(10, 1, 1, false).unwrap();
+        let (missing, wanted) = pages.missing();
+        assert_eq!(missing.iter().collect::<Vec<_>>(), [11, 12]);
+        assert_eq!(wanted, [12]);
+    }
+}

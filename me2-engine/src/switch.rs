@@ -1,0 +1,114 @@
+//! Whether another pre-copy pass pays, or the handover comes now.
+
+use std::time::Duration;
+
+/// Passes after which pre-copy gives up converging, as Xen and QEMU do.
+pub const PRECOPY_PASSES_MAX: u32 = 30;
+/// Times the used memory after which pre-copy gives up converging.
+const PRECOPY_VOLUME_MAX: u64 = 3;
+/// A further pass of a hybrid pays only if it would be at most this part of the one before.
+const HYBRID_SHRINK_DIVISOR: u64 = 2;
+
+/// How the VM moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// A short pre-copy, an early resume, the rest afterwards.
+    Hybrid,
+    /// Passes until what is left fits into the downtime; nothing afterwards.
+    Precopy,
+    /// Nothing before, everything afterwards.
+    Postcopy,
+    /// Everything while the VM stands still.
+    StopAndCopy,
+}
+
+impl Strategy {
+    /// Whether pages travel while the VM still runs at the source.
+    pub fn copies_before(self) -> bool {
+        matches!(self, Self::Hybrid | Self::Precopy)
+    }
+
+    /// Whether pages may be missing when the VM resumes.
+    pub fn copies_after(self) -> bool {
+        matches!(self, Self::Hybrid | Self::Postcopy)
+    }
+}
+
+/// What is known after a pass.
+#[derive(Debug, Clone, Copy)]
+pub struct PassResult {
+    /// Its number, from 1.
+    pub pass: u32,
+    /// Pages that it sent.
+    pub sent_pages: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Pages that were written meanwhile.
+    pub dirty_pages: u64,
+    /// Pages that all passes sent together.
+    pub total_sent_pages: u64,
+    /// Pages that the VM uses.
+    pub used_pages: u64,
+}
+
+/// Limits that the operator sets.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest acceptable downtime; what plain pre-copy converges to.
+    pub downtime: Duration,
+    /// Most pre-copy passes.
+    pub passes: u32,
+}
+
+/// True if another pass pays; false for the handover.
+pub fn another_pass(strategy: Strategy, result: &PassResult, limits: &Limits) -> bool {
+    if result.dirty_pages == 0 || result.pass >= limits.passes.min(PRECOPY_PASSES_MAX) {
+        return false;
+    }
+    match strategy {
+        Strategy::Hybrid => result.dirty_pages <= result.sent_pages / HYBRID_SHRINK_DIVISOR,
+        Strategy::Precopy => {
+            let per_page = result.took.as_secs_f64() / result.sent_pages.max(1) as f64;
+            let left = per_page * result.dirty_pages as f64;
+            left > limits.downtime.as_secs_f64()
+                && result.total_sent_pages < PRECOPY_VOLUME_MAX * result.used_pages
+        }
+        Strategy::Postcopy | Strategy::StopAndCopy => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { downtime: Duration::from_millis(300), passes: 30 };
+
+    fn result(pass: u32, sent_pages: u64, dirty_pages: u64) -> PassResult {
+        PassResult {
+            pass,
+            sent_pages,
+            took: Duration::from_micros(20 * sent_pages),
+            dirty_pages,
+            total_sent_pages: sent_pages,
+            used_pages: 65536,
+        }
+    }
+
+    #[test]
+    fn a_hybrid_goes_on_only_while_passes_halve() {
+        assert!(another_pass(Strategy::Hybrid, &result(1, 60000, 8000), &LIMITS));
+        assert!(!another_pass(Strategy::Hybrid, &result(2, 8000, 6000), &LIMITS));
+        assert!(!another_pass(Strategy::Hybrid, &result(2, 8000, 0), &LIMITS));
+        let one = Limits { passes: 1, ..LIMITS };
+        assert!(!another_pass(Strategy::Hybrid, &result(1, 60000, 8000), &one));
+    }
+
+    #[test]
+    fn precopy_goes_on_until_the_rest_fits_the_downtime() {
+        assert!(another_pass(Strategy::Precopy, &result(1, 60000, 20000), &LIMITS));
+        assert!(!another_pass(Strategy::Precopy, &result(1, 60000, 14000), &LIMITS));
+        assert!(!another_pass(Strategy::Precopy, &result(30, 60000, 20000), &LIMITS));
+        let volume = PassResult { total_sent_pages: 200_000, ..result(5, 60000, 20000) };
+        assert!(!another_pass(Strategy::Precopy, &volume, &LIMITS));
+    }
+}

@@ -1,0 +1,170 @@
+//! Guest memory: one private anonymous mapping for all slots, in page index order.
+//!
+//! The mapping has no hole: page `i` lies at offset `i * 4096`, whatever its guest address. The
+//! rust-vmm view of the same memory ([`GuestMemory::guest`]) is what the loader and devices write
+//! through; it marks each page that the VMM itself writes, because KVM's dirty log does not show
+//! those.
+//!
+//! What this module is not: it knows nothing of userfaultfd. While pages are missing
+//! ([`crate::paging`]), reading here would block, so only a VM whose memory is whole is read.
+
+use std::{io, num::NonZeroUsize, sync::Arc};
+
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory,
+    bitmap::AtomicBitmap,
+    mmap::{MmapRegionBuilder, MmapRegionError},
+};
+
+use crate::{
+    layout::{PAGE_SIZE, PageIndex, RamLayout},
+    mapping::AnonymousMapping,
+};
+
+/// The rust-vmm view of guest memory, with the VMM's own dirty bitmap.
+pub type GuestMemoryView = GuestMemoryMmap<AtomicBitmap>;
+
+/// Why guest memory could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The mapping was refused.
+    #[error("cannot map {bytes} bytes of guest memory")]
+    Map {
+        /// Size asked for.
+        bytes: u64,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The view over the mapping was refused.
+    #[error("cannot describe guest memory")]
+    Region(#[source] MmapRegionError),
+    /// The slots overlap: a bug of the layout.
+    #[error("cannot order guest memory")]
+    Order(#[source] vm_memory::GuestRegionCollectionError),
+}
+
+/// All RAM of a VM.
+#[derive(Debug, Clone)]
+pub struct GuestMemory {
+    layout: RamLayout,
+    // The views hold raw addresses into the mapping: both live in one value, cloned together.
+    view: GuestMemoryView,
+    mapping: Arc<AnonymousMapping>,
+}
+
+impl GuestMemory {
+    /// Maps the memory of `layout`; nothing is populated.
+    pub fn new(layout: RamLayout) -> Result<Self, MemoryError> {
+        let bytes = layout.size_bytes();
+        let mapping = AnonymousMapping::new(bytes as usize)
+            .map_err(|source| MemoryError::Map { bytes, source })?;
+        let mut regions = Vec::new();
+        for slot in layout.slots() {
+            let len = slot.size_bytes as usize;
+            let offset = slot.first_page as usize * PAGE_SIZE;
+            let page_size = NonZeroUsize::new(PAGE_SIZE).expect("not zero");
+            let builder =
+                MmapRegionBuilder::new_with_bitmap(len, AtomicBitmap::new(len, page_size))
+                    .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                    .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+            // SAFETY: the slots partition the mapping, so offset + len lies inside it, and `self`
+            // keeps it mapped as long as the view exists.
+            let region = unsafe { builder.with_raw_mmap_pointer(mapping.as_ptr().add(offset)) }
+                .build()
+                .map_err(MemoryError::Region)?;
+            regions.push(
+                GuestRegionMmap::new(region, GuestAddress(slot.guest_address))
+                    .expect("a slot within the address space"),
+            );
+        }
+        let view = GuestMemoryMmap::from_regions(regions).map_err(MemoryError::Order)?;
+        Ok(Self {
+            layout,
+            view,
+            mapping: Arc::new(mapping),
+        })
+    }
+
+    /// Where the RAM lies.
+    pub fn layout(&self) -> &RamLayout {
+        &self.layout
+    }
+
+    /// The view for loaders and devices; what is written through it is marked.
+    pub fn guest(&self) -> &GuestMemoryView {
+        &self.view
+    }
+
+    /// Host address of page 0; page `i` follows at `i * 4096`.
+    pub fn host_address(&self) -> *mut u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// Host address of a page; the page must exist.
+    pub fn host_address_of(&self, page: PageIndex) -> *mut u8 {
+        assert!(page < self.layout.page_count(), "page {page} beyond RAM");
+        self.mapping
+            .as_ptr()
+            .wrapping_add(page as usize * PAGE_SIZE)
+    }
+
+    /// Copies one page out. The guest may be writing it: the copy is a snapshot of each word, not
+    /// of the page, and is only final once the VM is stopped. Blocks if the page is missing.
+    pub fn read_page(&self, page: PageIndex, out: &mut [u8; PAGE_SIZE]) {
+        let (region, slot) = self
+            .view
+            .iter()
+            .zip(self.layout.slots())
+            .find(|(_, slot)| slot.pages().contains(&page))
+            .expect("a page index beyond RAM");
+        let offset = (page - slot.first_page) as usize * PAGE_SIZE;
+        VolatileMemory::get_slice(&**region, offset, PAGE_SIZE)
+            .expect("a page of the slot")
+            .copy_to(&mut out[..]);
+    }
+
+    /// Takes the VMM's own dirty bitmap: the pages that it wrote since the last call, one bit a
+    /// page by page index. What devices write meanwhile is in this answer or in the next.
+    pub fn take_own_dirty(&self) -> Vec<u64> {
+        let mut all = vec![0u64; (self.layout.page_count() as usize).div_ceil(64)];
+        for (region, slot) in self.view.iter().zip(self.layout.slots()) {
+            let words = MmapRegion::bitmap(region).get_and_reset();
+            // Slots start at multiples of 64 pages: the first is 3 GiB long if there is a second.
+            let first = slot.first_page as usize / 64;
+            for (into, word) in all[first..].iter_mut().zip(words) {
+                *into |= word;
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::Bytes;
+
+    #[test]
+    fn own_writes_are_marked_by_page_index() {
+        let memory = GuestMemory::new(RamLayout::new((3 << 30) + (4 << 20)).unwrap()).unwrap();
+        memory
+            .guest()
+            .write_obj(1u8, GuestAddress(5 * 4096))
+            .unwrap();
+        memory
+            .guest()
+            .write_obj(2u8, GuestAddress((4 << 30) + 4096))
+            .unwrap();
+        let dirty = memory.take_own_dirty();
+        let set: Vec<usize> = (0..dirty.len() * 64)
+            .filter(|i| dirty[i / 64] >> (i % 64) & 1 == 1)
+            .collect();
+        let high = (3 << 30) / 4096 + 1;
+        assert_eq!(set, [5, high]);
+        assert!(memory.take_own_dirty().iter().all(|word| *word == 0));
+        let mut page = [0; PAGE_SIZE];
+        memory.read_page(high as u32, &mut page);
+        assert_eq!((page[0], page[1]), (2, 0));
+    }
+}

@@ -1,0 +1,279 @@
+//! Control messages: what the two sides say to each other beside pages.
+//!
+//! They travel in frames of kind `Message`, encoded with postcard, on the ordered control stream;
+//! a [`PageRequest`] opens a stream of its own. A new field or message is a new protocol version.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Version, blob::StateBlob, range::RangeList};
+
+/// Longest text (a reason, a name) that is taken from a peer, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// A message that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed control message")]
+pub struct MalformedMessage(#[source] postcard::Error);
+
+/// Encodes a message as the payload of a `Message` frame.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("messages have no unencodable parts")
+}
+
+/// Decodes the payload of a `Message` frame; trailing bytes are an error. Allocates no more than
+/// in proportion to the payload, whose length the frame's cap bounds.
+pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, MalformedMessage> {
+    let (message, rest) = postcard::take_from_bytes(payload).map_err(MalformedMessage)?;
+    if rest.is_empty() { Ok(message) } else { Err(MalformedMessage(postcard::Error::DeserializeBadEncoding)) }
+}
+
+/// Why a source connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To move a VM here.
+    Migrate,
+    /// To go on with a migration whose connection broke.
+    Recover,
+}
+
+/// First message of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Oldest protocol version that the source speaks.
+    pub version_min: u16,
+    /// Newest protocol version that the source speaks.
+    pub version_max: u16,
+    /// Identity of the migration.
+    pub migration: [u8; 16],
+    /// The attempt; a later attempt has a larger number.
+    pub epoch: u64,
+    /// New, or to go on.
+    pub purpose: Purpose,
+    /// Boot of the source's host, to see whether both sides share a clock.
+    pub boot_id: [u8; 16],
+}
+
+/// The destination's side of the ownership, as told to a source that reconnects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerOwnership {
+    /// It never ran this epoch and promises that it never will.
+    Refused,
+    /// It runs the VM; pages are missing.
+    Running,
+    /// It runs the VM; all pages are there.
+    Complete,
+}
+
+/// Final versions and state: with this message the VM changes hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// The attempt.
+    pub epoch: u64,
+    /// Version of the pages below.
+    pub version: Version,
+    /// Pages whose final version is `version`; all others keep the one announced before.
+    pub pages: RangeList,
+    /// State of vCPUs and devices.
+    pub state: Vec<StateBlob>,
+    /// When the last vCPU stopped, in nanoseconds of the source's monotonic clock.
+    pub stopped_ns: u64,
+    /// Time from then until this message was written, in nanoseconds.
+    pub since_stop_ns: u64,
+    /// Resume only after all pages are in and the whole memory was hashed and compared.
+    pub verify_full: bool,
+}
+
+/// From the source to the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDestination {
+    /// Opens the connection.
+    Hello(Hello),
+    /// The machine document, in JSON.
+    Machine(Vec<u8>),
+    /// These pages are (being) sent in this version; larger than any announced before.
+    Announce {
+        /// Their version.
+        version: Version,
+        /// The pages.
+        pages: RangeList,
+    },
+    /// Everything announced so far is written to the bulk streams: answer when it is in.
+    PassEnd {
+        /// Version of the last announcement.
+        version: Version,
+    },
+    /// The VM changes hands.
+    Handover(Box<Handover>),
+    /// The answer to `Verify`: how many pages differ.
+    Verified {
+        /// Number of pages that differ.
+        mismatched: u64,
+    },
+    /// These leaves of the tree differ: send their page hashes.
+    ExpandLeaves {
+        /// Leaf numbers, a bounded few.
+        leaves: Vec<u32>,
+    },
+    /// `Complete` was received and the hashes compared. With no mismatch, the source lets go.
+    CompleteAck {
+        /// The attempt.
+        epoch: u64,
+        /// Number of pages that differ.
+        mismatched: u64,
+        /// Frame numbers of the first few of them.
+        frames: Vec<u64>,
+    },
+    /// The source ends this attempt; the VM stays there.
+    Abort {
+        /// The attempt.
+        epoch: u64,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// From the destination to the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToSource {
+    /// Accepts the connection.
+    Hello {
+        /// The protocol version to speak.
+        version: u16,
+        /// Boot of the destination's host.
+        boot_id: [u8; 16],
+    },
+    /// The machine is built and memory is admitted: pages may come.
+    Ready,
+    /// It will not run this epoch, and never has.
+    Refused {
+        /// The attempt.
+        epoch: u64,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Everything announced up to this version is in.
+    PassReceived {
+        /// The version of the `PassEnd` answered.
+        version: Version,
+    },
+    /// With `verify_full`: the hash tree over the real memory, before the VM runs.
+    Verify {
+        /// A hash for each 512 pages.
+        leaves: Vec<u64>,
+    },
+    /// The answer to `ExpandLeaves`, a message a leaf.
+    LeafHashes {
+        /// Leaf number.
+        leaf: u32,
+        /// Hashes of its pages.
+        hashes: Vec<u64>,
+    },
+    /// The VM runs at the destination.
+    Resumed {
+        /// The attempt.
+        epoch: u64,
+        /// When and how.
+        timing: ResumeTiming,
+    },
+    /// Every page is in its final version.
+    Complete {
+        /// The attempt.
+        epoch: u64,
+        /// A hash for each 512 pages.
+        leaves: Vec<u64>,
+        /// What the destination counted.
+        statistics: DestinationStatistics,
+    },
+    /// The answer to a source that recovers.
+    Recovering {
+        /// The attempt that the destination knows.
+        epoch: u64,
+        /// Its side of the ownership.
+        ownership: PeerOwnership,
+        /// Pages still missing.
+        missing: RangeList,
+    },
+    /// What is left, now and then during post-copy.
+    Progress {
+        /// Pages still missing.
+        missing_pages: u64,
+        /// Page faults so far that needed the source.
+        faults: u64,
+    },
+}
+
+/// How the destination resumed; times in nanoseconds of its monotonic clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeTiming {
+    /// The handover message was in.
+    pub received_ns: u64,
+    /// State was restored.
+    pub restored_ns: u64,
+    /// The first vCPU entered the guest.
+    pub started_ns: u64,
+    /// Pages missing at that moment.
+    pub missing_pages: u64,
+    /// Half of the smallest round trip that the destination saw.
+    pub half_round_trip_ns: u64,
+}
+
+/// What only the destination can count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationStatistics {
+    /// Page faults that needed the source.
+    pub faults: u64,
+    /// Page faults answered from what had arrived already, or with zeros.
+    pub local_faults: u64,
+    /// Pages that came as the answer to a fault, neighbours included.
+    pub demand_pages: u64,
+    /// Pages that came unasked.
+    pub pushed_pages: u64,
+    /// Pages that came although they were there already.
+    pub duplicate_pages: u64,
+    /// Time from fault to placement: median, in microseconds.
+    pub fault_latency_p50_us: u64,
+    /// The same: 99th percentile.
+    pub fault_latency_p99_us: u64,
+    /// The same: maximum.
+    pub fault_latency_max_us: u64,
+    /// Time that vCPUs waited for pages, all together, in microseconds.
+    pub vcpu_blocktime_us: u64,
+    /// From the first instruction to the guest's first sign of progress, in microseconds.
+    pub first_progress_us: Option<u64>,
+    /// Operations per second of the built-in guest, from resume to completion.
+    pub guest_rate: Option<f64>,
+}
+
+/// First (and only) message of a stream that asks for pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRequest {
+    /// Wanted at once, the most urgent first.
+    pub wanted: Vec<u32>,
+}
+
+/// Most pages in one request.
+pub const REQUEST_PAGES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip() {
+        let message = ToSource::Resumed {
+            epoch: 3,
+            timing: ResumeTiming { missing_pages: 17, ..Default::default() },
+        };
+        assert_eq!(decode::<ToSource>(&encode(&message)).unwrap(), message);
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        for payload in [&[][..], &[0xff; 40], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1]] {
+            assert!(decode::<ToDestination>(payload).is_err());
+        }
+        let mut long = encode(&ToSource::Ready);
+        long.push(0);
+        assert!(decode::<ToSource>(&long).is_err());
+    }
+}
