@@ -12,7 +12,10 @@ pub struct Bitmap {
 impl Bitmap {
     /// An empty set over `len` pages.
     pub fn new(len: PageIndex) -> Self {
-        Self { words: vec![0; (len as usize).div_ceil(64)], len }
+        Self {
+            words: vec![0; (len as usize).div_ceil(64)],
+            len,
+        }
     }
 
     /// A set from words with page 0 in the lowest bit; bits beyond `len` are dropped.
@@ -41,7 +44,10 @@ impl Bitmap {
 
     /// Number of pages in the set.
     pub fn count(&self) -> u64 {
-        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
     }
 
     /// Whether a page is in the set; panics beyond the end.

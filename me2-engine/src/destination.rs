@@ -107,7 +107,13 @@ pub struct DestinationPages {
 impl DestinationPages {
     /// A table in which nothing is announced: all holes.
     pub fn new(pages: PageIndex) -> Self {
-        let page = Page { expected: 0, arrived: 0, hash: 0, state: State::Absent, requested: false };
+        let page = Page {
+            expected: 0,
+            arrived: 0,
+            hash: 0,
+            state: State::Absent,
+            requested: false,
+        };
         Self {
             pages: vec![page; pages as usize],
             latest: 0,
@@ -124,7 +130,10 @@ impl DestinationPages {
             return Err(PageError::Phase);
         }
         if version <= self.latest {
-            return Err(PageError::VersionOrder { announced: version, latest: self.latest });
+            return Err(PageError::VersionOrder {
+                announced: version,
+                latest: self.latest,
+            });
         }
         if pages.check(self.pages.len() as PageIndex).is_err() {
             return Err(PageError::BeyondMemory(self.pages.len() as PageIndex));
@@ -135,15 +144,25 @@ impl DestinationPages {
             let was_outstanding = page.expected != page.arrived;
             page.expected = version;
             let is_outstanding = page.arrived != version;
-            self.outstanding = self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
+            self.outstanding =
+                self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
         }
         Ok(())
     }
 
     /// A page arrived, decoded and with the right hash.
-    pub fn arrive(&mut self, index: PageIndex, version: Version, hash: u64, zero: bool) -> Result<Arrival, PageError> {
+    pub fn arrive(
+        &mut self,
+        index: PageIndex,
+        version: Version,
+        hash: u64,
+        zero: bool,
+    ) -> Result<Arrival, PageError> {
         let handed_over = self.handed_over;
-        let page = self.pages.get_mut(index as usize).ok_or(PageError::BeyondMemory(index))?;
+        let page = self
+            .pages
+            .get_mut(index as usize)
+            .ok_or(PageError::BeyondMemory(index))?;
         if handed_over {
             if version != page.expected || version == page.arrived {
                 return Ok(Arrival::Duplicate);
@@ -159,8 +178,13 @@ impl DestinationPages {
         page.arrived = version;
         page.hash = hash;
         let is_outstanding = page.expected != version;
-        self.outstanding = self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
-        Ok(if handed_over { Arrival::Place } else { Arrival::Stage })
+        self.outstanding =
+            self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
+        Ok(if handed_over {
+            Arrival::Place
+        } else {
+            Arrival::Stage
+        })
     }
 
     /// Pages announced and not in.
@@ -190,16 +214,30 @@ impl DestinationPages {
 
     /// The guest touched a page that it cannot see.
     pub fn fault(&mut self, index: PageIndex) -> FaultAction {
-        assert!(self.handed_over && (index as usize) < self.pages.len(), "nobody faults before, or beyond RAM");
+        assert!(
+            self.handed_over && (index as usize) < self.pages.len(),
+            "nobody faults before, or beyond RAM"
+        );
         match self.final_state(index) {
             State::Placed => FaultAction::Wake,
             State::Placing => FaultAction::Wait,
             State::Absent => {
-                let asked_before = std::mem::replace(&mut self.pages[index as usize].requested, true);
-                if asked_before { FaultAction::Wait } else { FaultAction::Request }
+                let asked_before =
+                    std::mem::replace(&mut self.pages[index as usize].requested, true);
+                if asked_before {
+                    FaultAction::Wait
+                } else {
+                    FaultAction::Request
+                }
             }
-            State::Staged => FaultAction::Place(Content::Staged, self.claim_run(index, State::Staged, AROUND_FAULT)),
-            State::Zero => FaultAction::Place(Content::Zero, self.claim_run(index, State::Zero, AROUND_FAULT)),
+            State::Staged => FaultAction::Place(
+                Content::Staged,
+                self.claim_run(index, State::Staged, AROUND_FAULT),
+            ),
+            State::Zero => FaultAction::Place(
+                Content::Zero,
+                self.claim_run(index, State::Zero, AROUND_FAULT),
+            ),
         }
     }
 
@@ -225,7 +263,9 @@ impl DestinationPages {
     }
 
     fn claim_run(&mut self, first: PageIndex, state: State, count: PageIndex) -> Range<PageIndex> {
-        let end = first.saturating_add(count).min(self.pages.len() as PageIndex);
+        let end = first
+            .saturating_add(count)
+            .min(self.pages.len() as PageIndex);
         let mut run = first..first;
         while run.end < end && self.final_state(run.end) == state {
             self.pages[run.end as usize].state = State::Placing;
@@ -237,36 +277,39 @@ impl DestinationPages {
     /// These pages, given out before, are visible now.
     pub fn placed(&mut self, pages: Range<PageIndex>) {
         for page in &mut self.pages[pages.start as usize..pages.end as usize] {
-            assert_eq!(page.state, State::Placing, "only pages that were given out are placed");
+            assert_eq!(
+                page.state,
+                State::Placing,
+                "only pages that were given out are placed"
+            );
             page.state = State::Placed;
             self.unplaced -= 1;
         }
     }
 
-    /// Stretches of at least `min` holes, the largest `max` of them, by index; they count as placed
-    /// from now on. Only after the handover.
-    pub fn take_holes(&mut self, min: PageIndex, max: usize) -> Vec<Range<PageIndex>> {
-        assert!(self.handed_over, "what is a hole is known after the handover");
+    /// Stretches of at least `min` holes among `within`; they count as placed from now on. Only
+    /// after the handover.
+    pub fn take_holes(
+        &mut self,
+        within: Range<PageIndex>,
+        min: PageIndex,
+    ) -> Vec<Range<PageIndex>> {
+        assert!(
+            self.handed_over,
+            "what is a hole is known after the handover"
+        );
+        let end = within.end.min(self.pages.len() as PageIndex);
         let mut holes = Vec::new();
-        let mut start = None;
-        for index in 0..=self.pages.len() as PageIndex {
-            let is_hole = (index as usize) < self.pages.len()
-                && self.is_hole(index)
-                && self.final_state(index) == State::Zero;
-            match (is_hole, start) {
-                (true, None) => start = Some(index),
-                (false, Some(first)) => {
-                    start = None;
-                    if index - first >= min {
-                        holes.push(first..index);
-                    }
-                }
-                _ => {}
+        let mut first = within.start;
+        for index in within.start..=end {
+            if index < end && self.is_hole(index) && self.final_state(index) == State::Zero {
+                continue;
             }
+            if index - first >= min {
+                holes.push(first..index);
+            }
+            first = index + 1;
         }
-        holes.sort_by_key(|hole| std::cmp::Reverse(hole.len()));
-        holes.truncate(max);
-        holes.sort_by_key(|hole| hole.start);
         for hole in &holes {
             for page in &mut self.pages[hole.start as usize..hole.end as usize] {
                 page.state = State::Placed;
@@ -342,9 +385,18 @@ mod tests {
         assert_eq!(pages.outstanding(), 1);
         pages.announce(2, &list(&[7, 8])).unwrap();
         assert_eq!(pages.outstanding(), 1);
-        assert_eq!(pages.announce(2, &list(&[])), Err(PageError::VersionOrder { announced: 2, latest: 2 }));
+        assert_eq!(
+            pages.announce(2, &list(&[])),
+            Err(PageError::VersionOrder {
+                announced: 2,
+                latest: 2
+            })
+        );
         assert_eq!(pages.announce(3, &list(&[4095])), Ok(()));
-        assert_eq!(pages.arrive(4096, 3, 0, false), Err(PageError::BeyondMemory(4096)));
+        assert_eq!(
+            pages.arrive(4096, 3, 0, false),
+            Err(PageError::BeyondMemory(4096))
+        );
     }
 
     #[test]
@@ -365,7 +417,8 @@ mod tests {
         assert_eq!(pages.arrive(2, 2, 5, false), Ok(Arrival::Place));
         assert_eq!(pages.arrive(2, 2, 5, false), Ok(Arrival::Duplicate));
         pages.placed(2..3);
-        assert_eq!(pages.take_holes(1000, 10), [4..4096]);
+        assert_eq!(pages.take_holes(0..2048, 3000), []);
+        assert_eq!(pages.take_holes(0..4096, 1000), [4..4096]);
         assert_eq!(pages.next_run(512), Some((Content::Zero, 0..1)));
         assert_eq!(pages.next_run(512), Some((Content::Zero, 3..4)));
         assert_eq!(pages.next_run(512), None);

@@ -57,7 +57,9 @@ pub struct PhaseLog {
 impl PhaseLog {
     /// Begins with [`Phase::Setup`] at time 0.
     pub fn begin() -> Self {
-        Self { entries: vec![(Phase::Setup, Duration::ZERO)] }
+        Self {
+            entries: vec![(Phase::Setup, Duration::ZERO)],
+        }
     }
 
     /// Ends the current phase and begins the next; phases only go forward.
@@ -75,7 +77,12 @@ impl PhaseLog {
 
     /// How long phases with this name took; what is under way counts until `now`.
     pub fn took(&self, name: &str, now: Duration) -> Duration {
-        let ends = self.entries.iter().skip(1).map(|(_, begin)| *begin).chain([now]);
+        let ends = self
+            .entries
+            .iter()
+            .skip(1)
+            .map(|(_, begin)| *begin)
+            .chain([now]);
         self.entries
             .iter()
             .zip(ends)

@@ -14,7 +14,12 @@ const PER_OCTAVE: u64 = 8;
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: vec![0; 64 * PER_OCTAVE as usize], count: 0, sum: 0, max: 0 }
+        Self {
+            buckets: vec![0; 64 * PER_OCTAVE as usize],
+            count: 0,
+            sum: 0,
+            max: 0,
+        }
     }
 }
 
@@ -84,9 +89,15 @@ mod tests {
         (1..=10_000).for_each(|micros| histogram.record(micros));
         for (quantile, exact) in [(0.5, 5000.0), (0.99, 9900.0)] {
             let found = histogram.quantile(quantile) as f64;
-            assert!((exact..exact * 1.13).contains(&found), "{quantile}: {found}");
+            assert!(
+                (exact..exact * 1.13).contains(&found),
+                "{quantile}: {found}"
+            );
         }
-        assert_eq!((histogram.max(), histogram.count(), histogram.quantile(1.0)), (10_000, 10_000, 10_000));
+        assert_eq!(
+            (histogram.max(), histogram.count(), histogram.quantile(1.0)),
+            (10_000, 10_000, 10_000)
+        );
         assert_eq!(Histogram::default().quantile(0.5), 0);
     }
 

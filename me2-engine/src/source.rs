@@ -91,9 +91,16 @@ impl SourcePages {
     /// Claims the wanted pages and unsent neighbours behind them, the wanted first. Pages that are
     /// on their way already, or that do not exist, are left out.
     pub fn claim_answer(&mut self, wanted: &[PageIndex]) -> Vec<PageIndex> {
-        let mut claimed: Vec<PageIndex> = wanted.iter().copied().filter(|page| self.claim(*page)).collect();
+        let mut claimed: Vec<PageIndex> = wanted
+            .iter()
+            .copied()
+            .filter(|page| self.claim(*page))
+            .collect();
         for first in claimed.clone() {
-            let neighbours = first + 1..first.saturating_add(1 + NEIGHBOURS_MAX as u32).min(self.unsent.len());
+            let neighbours = first + 1
+                ..first
+                    .saturating_add(1 + NEIGHBOURS_MAX as u32)
+                    .min(self.unsent.len());
             for page in neighbours {
                 if !self.unsent.clear(page) {
                     break;
@@ -107,7 +114,8 @@ impl SourcePages {
     /// After a reconnect: these pages, and no others, must be sent (again).
     pub fn reset_unsent(&mut self, missing: &RangeList) {
         self.unsent = Bitmap::new(self.unsent.len());
-        for page in missing.iter().filter(|page| *page < self.unsent.len()) {
+        let len = self.unsent.len();
+        for page in missing.iter().filter(|page| *page < len) {
             self.unsent.set(page);
         }
         let order = std::mem::take(&mut self.push_order);
@@ -121,7 +129,10 @@ impl SourcePages {
 
     /// Pages that are not holes.
     pub fn used_count(&self) -> u64 {
-        self.announced.iter().filter(|version| **version != 0).count() as u64
+        self.announced
+            .iter()
+            .filter(|version| **version != 0)
+            .count() as u64
     }
 
     /// The hash tree over what was sent.

@@ -81,7 +81,10 @@ pub fn another_pass(strategy: Strategy, result: &PassResult, limits: &Limits) ->
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { downtime: Duration::from_millis(300), passes: 30 };
+    const LIMITS: Limits = Limits {
+        downtime: Duration::from_millis(300),
+        passes: 30,
+    };
 
     fn result(pass: u32, sent_pages: u64, dirty_pages: u64) -> PassResult {
         PassResult {
@@ -96,19 +99,53 @@ mod tests {
 
     #[test]
     fn a_hybrid_goes_on_only_while_passes_halve() {
-        assert!(another_pass(Strategy::Hybrid, &result(1, 60000, 8000), &LIMITS));
-        assert!(!another_pass(Strategy::Hybrid, &result(2, 8000, 6000), &LIMITS));
-        assert!(!another_pass(Strategy::Hybrid, &result(2, 8000, 0), &LIMITS));
-        let one = Limits { passes: 1, ..LIMITS };
-        assert!(!another_pass(Strategy::Hybrid, &result(1, 60000, 8000), &one));
+        assert!(another_pass(
+            Strategy::Hybrid,
+            &result(1, 60000, 8000),
+            &LIMITS
+        ));
+        assert!(!another_pass(
+            Strategy::Hybrid,
+            &result(2, 8000, 6000),
+            &LIMITS
+        ));
+        assert!(!another_pass(
+            Strategy::Hybrid,
+            &result(2, 8000, 0),
+            &LIMITS
+        ));
+        let one = Limits {
+            passes: 1,
+            ..LIMITS
+        };
+        assert!(!another_pass(
+            Strategy::Hybrid,
+            &result(1, 60000, 8000),
+            &one
+        ));
     }
 
     #[test]
     fn precopy_goes_on_until_the_rest_fits_the_downtime() {
-        assert!(another_pass(Strategy::Precopy, &result(1, 60000, 20000), &LIMITS));
-        assert!(!another_pass(Strategy::Precopy, &result(1, 60000, 14000), &LIMITS));
-        assert!(!another_pass(Strategy::Precopy, &result(30, 60000, 20000), &LIMITS));
-        let volume = PassResult { total_sent_pages: 200_000, ..result(5, 60000, 20000) };
+        assert!(another_pass(
+            Strategy::Precopy,
+            &result(1, 60000, 20000),
+            &LIMITS
+        ));
+        assert!(!another_pass(
+            Strategy::Precopy,
+            &result(1, 60000, 14000),
+            &LIMITS
+        ));
+        assert!(!another_pass(
+            Strategy::Precopy,
+            &result(30, 60000, 20000),
+            &LIMITS
+        ));
+        let volume = PassResult {
+            total_sent_pages: 200_000,
+            ..result(5, 60000, 20000)
+        };
         assert!(!another_pass(Strategy::Precopy, &volume, &LIMITS));
     }
 }

@@ -20,7 +20,9 @@ pub fn differing(ours: &[u64], theirs: &[u64]) -> Vec<usize> {
     if ours.len() != theirs.len() {
         return (0..ours.len()).collect();
     }
-    (0..ours.len()).filter(|leaf| ours[*leaf] != theirs[*leaf]).collect()
+    (0..ours.len())
+        .filter(|leaf| ours[*leaf] != theirs[*leaf])
+        .collect()
 }
 
 /// Order matters: each hash is mixed with what came before (the finaliser of MurmurHash3).

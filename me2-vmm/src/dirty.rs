@@ -46,7 +46,11 @@ pub enum Collect {
 }
 
 /// Pages written since the last call, one bit a page by page index.
-pub(crate) fn collect(vm: &VmFd, memory: &GuestMemory, how: Collect) -> Result<Vec<u64>, errno::Error> {
+pub(crate) fn collect(
+    vm: &VmFd,
+    memory: &GuestMemory,
+    how: Collect,
+) -> Result<Vec<u64>, errno::Error> {
     let mut all = memory.take_own_dirty();
     for (number, slot) in memory.layout().slots().iter().enumerate() {
         let mut bitmap = vm.get_dirty_log(number as u32, slot.size_bytes as usize)?;

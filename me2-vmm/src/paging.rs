@@ -254,7 +254,10 @@ impl Paging {
                 {
                     // A message about memory that is gone (an attempt that failed) is nobody's.
                     if let Some(page) = self.page_at(addr as usize) {
-                        faults.push(Fault { page, thread: thread_id.as_raw() });
+                        faults.push(Fault {
+                            page,
+                            thread: thread_id.as_raw(),
+                        });
                     }
                 }
             }
@@ -269,13 +272,18 @@ impl Paging {
 
     fn page_at(&self, address: usize) -> Option<PageIndex> {
         let page = address.checked_sub(self.memory.host_address() as usize)? / PAGE_SIZE;
-        PageIndex::try_from(page).ok().filter(|page| *page < self.memory.layout().page_count())
+        PageIndex::try_from(page)
+            .ok()
+            .filter(|page| *page < self.memory.layout().page_count())
     }
 
     /// Wakes whoever waits for a page that is there already.
     pub fn wake(&self, page: PageIndex) -> Result<(), PagingError> {
         let address = self.memory.host_address_of(page);
-        self.userfault.uffd.wake(address.cast(), PAGE_SIZE).map_err(PagingError::Register)
+        self.userfault
+            .uffd
+            .wake(address.cast(), PAGE_SIZE)
+            .map_err(PagingError::Register)
     }
 
     /// Ends [`Paging::wait_faults`], now and for good.

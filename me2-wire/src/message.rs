@@ -24,7 +24,11 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// in proportion to the payload, whose length the frame's cap bounds.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, MalformedMessage> {
     let (message, rest) = postcard::take_from_bytes(payload).map_err(MalformedMessage)?;
-    if rest.is_empty() { Ok(message) } else { Err(MalformedMessage(postcard::Error::DeserializeBadEncoding)) }
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(MalformedMessage(postcard::Error::DeserializeBadEncoding))
+    }
 }
 
 /// Why a source connects.
@@ -56,11 +60,15 @@ pub struct Hello {
 /// The destination's side of the ownership, as told to a source that reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerOwnership {
+    /// This process knows nothing of the migration, which proves nothing.
+    Unknown,
     /// It never ran this epoch and promises that it never will.
     Refused,
-    /// It runs the VM; pages are missing.
+    /// The handover is in; the VM does not run yet.
+    Accepted,
+    /// It runs the VM; pages may be missing.
     Running,
-    /// It runs the VM; all pages are there.
+    /// It runs the VM, and has the source's acknowledgement.
     Complete,
 }
 
@@ -74,6 +82,7 @@ pub struct Handover {
     /// Pages whose final version is `version`; all others keep the one announced before.
     pub pages: RangeList,
     /// State of vCPUs and devices.
+    #[serde(deserialize_with = "crate::blob::bounded_list")]
     pub state: Vec<StateBlob>,
     /// When the last vCPU stopped, in nanoseconds of the source's monotonic clock.
     pub stopped_ns: u64,
@@ -123,17 +132,10 @@ pub enum ToDestination {
         /// Frame numbers of the first few of them.
         frames: Vec<u64>,
     },
-    /// The source ends this attempt; the VM stays there.
-    Abort {
-        /// The attempt.
-        epoch: u64,
-        /// Why, for people.
-        reason: String,
-    },
 }
 
 /// From the destination to the source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToSource {
     /// Accepts the connection.
     Hello {
@@ -218,7 +220,7 @@ pub struct ResumeTiming {
 }
 
 /// What only the destination can count.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DestinationStatistics {
     /// Page faults that needed the source.
     pub faults: u64,
@@ -262,7 +264,10 @@ mod tests {
     fn round_trip() {
         let message = ToSource::Resumed {
             epoch: 3,
-            timing: ResumeTiming { missing_pages: 17, ..Default::default() },
+            timing: ResumeTiming {
+                missing_pages: 17,
+                ..Default::default()
+            },
         };
         assert_eq!(decode::<ToSource>(&encode(&message)).unwrap(), message);
     }

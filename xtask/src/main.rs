@@ -1,2 +1,64 @@
-//! Automation.
-fn main() {}
+//! Automation: everything beyond a plain `cargo build`, as `cargo xtask COMMAND`.
+//!
+//! Uses the standard library alone, so that it compiles before anything is installed.
+
+mod cargo;
+mod ci;
+mod demo;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND [ARGUMENTS]
+
+Commands:
+  run [ARGUMENTS]   build everything, then move a VM between two me2 processes (run --help)
+  test [ARGUMENTS]  build everything, then run all tests; the arguments go to cargo test
+  ci                formatting and lints, then test
+  setup             install what a build needs and this machine lacks (the others do this first)
+  help              show this text
+
+Environment:
+  ME2_WITHOUT_PROBES=1  build without eBPF probes, and without their toolchain
+  ME2_TOOLCHAIN=FOLDER  where setup installs (default: ~/.local/share/me2/toolchain)
+";
+
+/// A failure is one sentence for the person at the terminal; commands run meanwhile have said more.
+type Result<T = ()> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_else(|| "help".into());
+    let arguments: Vec<String> = arguments.collect();
+    let result = match command.as_str() {
+        "run" => run::run(&arguments),
+        "test" => test::test(&arguments).map(|()| ExitCode::SUCCESS),
+        "ci" => without_arguments(&arguments, ci::ci),
+        "setup" => without_arguments(&arguments, setup::setup),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        unknown => {
+            eprint!("error: no such command: {unknown}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn without_arguments(arguments: &[String], command: fn() -> Result) -> Result<ExitCode> {
+    match arguments {
+        [] => command().map(|()| ExitCode::SUCCESS),
+        [first, ..] => {
+            eprint!("error: unexpected argument: {first}\n\n{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}

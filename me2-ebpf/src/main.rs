@@ -1,0 +1,172 @@
+//! The probes: they mark the guest frames that one virtual machine touches and writes.
+//!
+//! Attached to the tracepoint `kvm_mmu_spte_requested`, which fires in the vCPU's thread each time
+//! KVM's memory management is asked to map a guest frame: at its first access, and at its first
+//! write after the dirty log has protected it. What they record is a hint: emulated code and
+//! neighbours mapped along do not show up here.
+//!
+//! The layout of the maps is in `me2-common`; the loader (me2-user, `explore/probes.rs`) sets the
+//! globals below.
+#![no_std]
+#![no_main]
+
+use core::{mem::size_of, ptr::read_volatile};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, bpf_pidns_info},
+    helpers::{
+        bpf_get_smp_processor_id, bpf_probe_read_kernel, generated::bpf_get_ns_current_pid_tgid,
+    },
+    macros::{map, raw_tracepoint},
+    maps::Array,
+    programs::RawTracePointContext,
+};
+use me2_common::{
+    CHUNK, COUNTERS_PER_CPU, EVENTS, LARGE_FAULTS, MARKS_OF_WRITE, OUT_OF_RANGE, TOUCHED,
+    UNREADABLE, chunk_of, offset_in_chunk,
+};
+
+// Set by the loader before the program is loaded, read-only from then on: constants to the
+// verifier.
+/// The VM's process, as its own process id namespace numbers it.
+#[unsafe(no_mangle)]
+static TGID: u32 = 0;
+/// That namespace: device (as the kernel encodes it) and inode of /proc/self/ns/pid.
+#[unsafe(no_mangle)]
+static PIDNS_DEV: u64 = 0;
+/// See [`PIDNS_DEV`].
+#[unsafe(no_mangle)]
+static PIDNS_INO: u64 = 0;
+/// Byte offsets of the members of the kernel's `struct kvm_page_fault`.
+#[unsafe(no_mangle)]
+static OFFSET_GFN: u32 = 0;
+/// See [`OFFSET_GFN`].
+#[unsafe(no_mangle)]
+static OFFSET_WRITE: u32 = 0;
+/// See [`OFFSET_GFN`].
+#[unsafe(no_mangle)]
+static OFFSET_GOAL_LEVEL: u32 = 0;
+
+/// `goal_level` of a mapping of 4 KiB; above it, large pages.
+const PG_LEVEL_4K: u8 = 1;
+
+/// `me2_common::MARKS_MAP`; the loader sets its length.
+#[map]
+static MARKS: Array<[u8; CHUNK]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// `me2_common::COUNTERS_MAP`; the loader sets its length.
+#[map]
+static COUNTERS: Array<[u64; COUNTERS_PER_CPU]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// TP_PROTO(struct kvm_page_fault *fault)
+#[raw_tracepoint(tracepoint = "kvm_mmu_spte_requested")]
+pub fn spte_requested(ctx: RawTracePointContext) -> i32 {
+    if in_the_vm_process() {
+        count(EVENTS);
+        match Fault::read(ctx.arg(0)) {
+            Some(fault) => mark(&fault),
+            None => count(UNREADABLE),
+        }
+    }
+    0
+}
+
+/// What the probes need of a `struct kvm_page_fault`.
+struct Fault {
+    gfn: u64,
+    write: bool,
+    large: bool,
+}
+
+impl Fault {
+    #[inline(always)]
+    fn read(fault: *const u8) -> Option<Self> {
+        let write: u8 = member(fault, &OFFSET_WRITE)?;
+        let goal_level: u8 = member(fault, &OFFSET_GOAL_LEVEL)?;
+        Some(Self {
+            gfn: member(fault, &OFFSET_GFN)?,
+            write: write != 0,
+            large: goal_level > PG_LEVEL_4K,
+        })
+    }
+}
+
+/// Records one fault. A write leaves all marks in one plain store; a read marks only a frame
+/// without any. So marks are never taken back, save where a read and a write of two vCPUs meet in
+/// the same untouched frame at the same instant.
+#[inline(always)]
+fn mark(fault: &Fault) {
+    if fault.large {
+        count(LARGE_FAULTS);
+    }
+    let chunk = match u32::try_from(chunk_of(fault.gfn)) {
+        Ok(index) => MARKS.get_ptr_mut(index),
+        Err(_) => None,
+    };
+    let Some(chunk) = chunk else {
+        count(OUT_OF_RANGE);
+        return;
+    };
+    let byte = chunk.cast::<u8>().wrapping_add(offset_in_chunk(fault.gfn));
+    // SAFETY: the map returned an element of CHUNK bytes, the offset is below CHUNK, and the
+    // element lives as long as the program. User space and other CPUs access the same byte; all of
+    // them do so by single-byte loads and stores.
+    unsafe {
+        if fault.write {
+            byte.write_volatile(MARKS_OF_WRITE);
+        } else if byte.read_volatile() == 0 {
+            byte.write_volatile(TOUCHED);
+        }
+    }
+}
+
+#[inline(always)]
+fn in_the_vm_process() -> bool {
+    let mut id = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: `id` is valid for writes of its size. The helper fails in every other namespace than
+    // the named one.
+    let failed = unsafe {
+        bpf_get_ns_current_pid_tgid(
+            global(&PIDNS_DEV),
+            global(&PIDNS_INO),
+            &raw mut id,
+            size_of::<bpf_pidns_info>() as u32,
+        )
+    };
+    failed == 0 && id.tgid == global(&TGID)
+}
+
+#[inline(always)]
+fn count(counter: usize) {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(row) = COUNTERS.get_ptr_mut(cpu as u32) {
+        // SAFETY: every counter is below COUNTERS_PER_CPU, and only this CPU writes to its row: the
+        // kernel does not run a program on a CPU where it is running already.
+        unsafe { (*row)[counter] += 1 }
+    }
+}
+
+/// Copies a member of a kernel structure out, None where the kernel refuses to read it.
+#[inline(always)]
+fn member<T>(structure: *const u8, offset: &'static u32) -> Option<T> {
+    let address = structure.wrapping_add(global(offset) as usize);
+    // SAFETY: this helper is made for addresses that may be bad: it returns an error for them.
+    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
+}
+
+/// The value that the loader gave to a global: without `read_volatile` the compiler takes the zero
+/// from here.
+#[inline(always)]
+fn global<T: Copy>(value: &'static T) -> T {
+    // SAFETY: a reference is valid for reads.
+    unsafe { read_volatile(value) }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

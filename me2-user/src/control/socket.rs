@@ -1,0 +1,295 @@
+//! Where the control sockets are: `NAME.sock` in the runtime folder.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use tokio::net::UnixListener;
+
+/// Names of VMs shown when one is not found.
+const NAMES_SHOWN_MAX: usize = 20;
+
+/// `sun_path` of `struct sockaddr_un`, less its terminating zero (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The name of a VM: 1 to 64 of `A-Z a-z 0-9 . _ -`, and neither `.` nor `-` first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VmName(String);
+
+/// The text cannot be a VM's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid VM name: 1 to 64 of A-Z a-z 0-9 . _ - and neither . nor - first")]
+pub struct InvalidName;
+
+/// A control socket, listening. Its file goes away with it.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// A VM whose process is to be spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmAddress {
+    /// As the user said it: a name or a path.
+    pub vm: String,
+    /// The socket.
+    pub socket: PathBuf,
+}
+
+/// Why a control socket cannot be found or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// The name cannot be one.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// No process of that name.
+    #[error("no VM named {name}; running: {running}")]
+    NoSuchVm {
+        /// The name asked for.
+        name: String,
+        /// Those that run, for people.
+        running: String,
+    },
+    /// A process listens there already.
+    #[error("a VM process already listens at {}; choose another --name or --api", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A file that is no socket is in the way.
+    #[error("{} is in the way and no socket; choose another --api", path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system has a limit for the paths of sockets.
+    #[error("socket path longer than {SOCKET_PATH_BYTES_MAX} bytes: {}; choose a shorter --api", path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Neither an option nor the environment says where the folder is.
+    #[error("no runtime folder: set --runtime-dir, ME2_RUNTIME_DIR or XDG_RUNTIME_DIR")]
+    NoFolder,
+    /// A system call failed.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried: "bind", "create", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The runtime folder: `chosen` (an option or `ME2_RUNTIME_DIR`), else
+/// `/run/me2` for root and `$XDG_RUNTIME_DIR/me2` for others.
+pub fn runtime_dir(chosen: Option<PathBuf>) -> Result<PathBuf, SocketError> {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    default_dir(chosen, is_root, xdg)
+}
+
+/// The socket of the VM `name` in the runtime folder `dir`.
+pub fn socket_path(dir: &Path, name: &VmName) -> PathBuf {
+    dir.join(format!("{}.sock", name.0))
+}
+
+/// Finds a VM by `--vm`: a path if it has a `/`, else a name in the runtime folder `dir`.
+pub fn resolve(dir: &Path, vm: &str) -> Result<VmAddress, SocketError> {
+    if vm.contains('/') {
+        return Ok(VmAddress {
+            vm: vm.to_owned(),
+            socket: PathBuf::from(vm),
+        });
+    }
+    let socket = socket_path(dir, &vm.parse()?);
+    if socket.exists() {
+        return Ok(VmAddress {
+            vm: vm.to_owned(),
+            socket,
+        });
+    }
+    let names = running(dir);
+    let running = match names.len() {
+        0 => "none".to_owned(),
+        1..=NAMES_SHOWN_MAX => names.join(", "),
+        all => format!(
+            "{} and {} more",
+            names[..NAMES_SHOWN_MAX].join(", "),
+            all - NAMES_SHOWN_MAX
+        ),
+    };
+    Err(SocketError::NoSuchVm {
+        name: vm.to_owned(),
+        running,
+    })
+}
+
+/// The names of the VMs whose process listens in the runtime folder `dir`, sorted.
+pub fn running(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| is_listening(&entry.path()))
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".sock")?
+                    .to_owned(),
+            )
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+impl ControlSocket {
+    /// Listens at `path`, for this user alone. Needs a tokio runtime.
+    ///
+    /// The folder is created (mode 0700) if absent; a socket that a dead
+    /// process left is replaced, one that is listened at is not.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(SocketError::TooLong {
+                path: path.to_owned(),
+            });
+        }
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            let mut builder = fs::DirBuilder::new();
+            let created = builder.recursive(true).mode(0o700).create(dir);
+            created.map_err(file_error("create", dir))?;
+        }
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                remove_stale(path)?;
+                UnixListener::bind(path)
+            }
+            bound => bound,
+        };
+        let listener = listener.map_err(file_error("bind", path))?;
+        let file = SocketFile::new(path).map_err(file_error("inspect", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .map_err(file_error("protect", path))?;
+        Ok(Self { listener, file })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
+}
+
+impl FromStr for VmName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let is_valid = (1..=64).contains(&name.len())
+            && name.chars().all(is_allowed)
+            && !name.starts_with(['.', '-']);
+        if is_valid {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(InvalidName)
+        }
+    }
+}
+
+impl std::fmt::Display for VmName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The file of a bound socket; removed when dropped, unless another has taken its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            inode: (metadata.dev(), metadata.ino()),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode);
+        if is_ours {
+            // A file that stays behind is replaced by the next process.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn default_dir(
+    chosen: Option<PathBuf>,
+    is_root: bool,
+    xdg: Option<PathBuf>,
+) -> Result<PathBuf, SocketError> {
+    let of_user = || Some(xdg.filter(|dir| dir.is_absolute())?.join("me2"));
+    chosen
+        .or_else(|| is_root.then(|| PathBuf::from("/run/me2")))
+        .or_else(of_user)
+        .ok_or(SocketError::NoFolder)
+}
+
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let metadata = fs::symlink_metadata(path).map_err(file_error("inspect", path))?;
+    if !metadata.file_type().is_socket() {
+        return Err(SocketError::NotASocket {
+            path: path.to_owned(),
+        });
+    }
+    if is_listening(path) {
+        return Err(SocketError::InUse {
+            path: path.to_owned(),
+        });
+    }
+    fs::remove_file(path).map_err(file_error("remove", path))
+}
+
+/// Only a refusal shows that nobody is there: a full queue, say, has an owner.
+fn is_listening(path: &Path) -> bool {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => true,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+        ),
+    }
+}
+
+fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketError {
+    let path = path.to_owned();
+    move |source| SocketError::File {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

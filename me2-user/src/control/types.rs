@@ -1,0 +1,271 @@
+//! What travels over the control socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::Fingerprint;
+pub use crate::report::{Mode, Report, Status};
+
+/// The version of [`VmStatus`]; it grows when a field changes its meaning or goes away.
+pub const STATUS_SCHEMA_VERSION: u32 = 1;
+
+/// The body of `POST /v1/migrate`. Fields that are not known are refused: a
+/// limit that is not kept must not be taken for one that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateRequest {
+    /// Where the destination listens: `ADDRESS:PORT` or `HOST:PORT`.
+    pub to: String,
+    /// How the memory travels.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The most that the migration may send, in every phase; none: as much as the link takes.
+    #[serde(default)]
+    pub max_bandwidth_bytes_per_second: Option<u64>,
+    /// The longest that pre-copy may take before the VM is stopped.
+    #[serde(default)]
+    pub precopy_limit_ms: Option<u64>,
+    /// The downtime that pre-copy aims at before it stops the VM.
+    #[serde(default)]
+    pub downtime_limit_ms: Option<u64>,
+    /// When a migration that has not handed over yet is given up.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
+    /// Whether the vCPUs wait at the destination until the whole memory has been compared.
+    #[serde(default)]
+    pub verify_full: bool,
+    /// The only identity that the destination may have; none: any that is trusted.
+    #[serde(default)]
+    pub peer: Option<Fingerprint>,
+}
+
+/// The longest `to` that is taken: a DNS name has at most 253 characters.
+const TARGET_CHARACTERS_MAX: usize = 300;
+
+impl MigrateRequest {
+    /// A request with no limits, in the default mode.
+    pub fn to(target: impl Into<String>) -> Self {
+        Self {
+            to: target.into(),
+            mode: Mode::default(),
+            max_bandwidth_bytes_per_second: None,
+            precopy_limit_ms: None,
+            downtime_limit_ms: None,
+            timeout_s: None,
+            verify_full: false,
+            peer: None,
+        }
+    }
+
+    /// Whether it makes sense, whatever the state of the VM: if not, what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let port = self.to.rsplit_once(':').and_then(|(host, port)| {
+            let is_plausible = !host.is_empty() && self.to.len() <= TARGET_CHARACTERS_MAX;
+            port.parse::<u16>()
+                .ok()
+                .filter(|port| is_plausible && *port != 0)
+        });
+        if port.is_none() {
+            return Err("the destination must be ADDRESS:PORT or HOST:PORT".to_owned());
+        }
+        let limits = [
+            ("bandwidth", self.max_bandwidth_bytes_per_second),
+            ("pre-copy", self.precopy_limit_ms),
+            ("downtime", self.downtime_limit_ms),
+            ("time", self.timeout_s),
+        ];
+        match limits.iter().find(|(_, limit)| *limit == Some(0)) {
+            Some((name, _)) => Err(format!("the {name} limit must not be 0")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The answer to a migration that has begun or goes on: 202.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The migration's id, as its events have it.
+    pub id: u64,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// [`STATUS_SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The VM's name; of a receiver without one yet, the receiver's.
+    pub name: String,
+    /// The VM process.
+    pub pid: u32,
+    /// Which end of a migration the process is, or would be.
+    pub role: Role,
+    /// What the VM does.
+    pub vm_state: VmState,
+    /// The migration under way, or the last one.
+    pub migration: Option<MigrationStatus>,
+    /// What the guest tells of itself.
+    pub guest: Option<GuestStatus>,
+}
+
+/// Which end of a migration a VM process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It has the VM, and may send it.
+    Source,
+    /// It waits for a VM, or has not yet all of it.
+    Receiver,
+}
+
+/// What the VM does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Its vCPUs run.
+    Running,
+    /// An operator has stopped it, or the handover is under way.
+    Paused,
+    /// There is none yet: the process waits for a source.
+    Waiting,
+    /// It is on its way here and has not run here.
+    Incoming,
+    /// It has left; this process ends once the destination has all of it.
+    Migrated,
+    /// It has left or come and the link broke before all was there: `me2 recover`.
+    PostcopyPaused,
+    /// It has ended.
+    Stopped,
+}
+
+/// How far a migration is. Also the body of a progress event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MigrationStatus {
+    /// The migration, the same at both ends.
+    pub id: u64,
+    /// Counts the connections of a migration: 1, and one more for each recovery.
+    pub epoch: u64,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The pre-copy pass, from 1; 0 outside pre-copy.
+    pub pass: u32,
+    /// How the memory travels.
+    pub mode: Mode,
+    /// Pages that are to be at the destination.
+    pub pages_total: u64,
+    /// Those that are not there in their last known version.
+    pub pages_remaining: u64,
+    /// Bytes on the wire so far, at the source those sent, at the destination those received.
+    pub sent_bytes: u64,
+    /// The rate of late.
+    pub bandwidth_bytes_per_second: u64,
+    /// Accesses at the destination that waited for a page.
+    pub faults: u64,
+    /// Since the request.
+    pub elapsed_ms: u64,
+}
+
+/// The phases of a migration, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Identities, versions, limits; the machine is built at the destination.
+    Setup,
+    /// Looking for the useful pages.
+    Explore,
+    /// Sending pages while the VM runs at the source.
+    Precopy,
+    /// The vCPUs stop, state is saved.
+    Stop,
+    /// State and the last versions are on their way.
+    Handover,
+    /// The VM runs at the destination, pages follow.
+    Postcopy,
+    /// All pages are there; the copies are compared.
+    Complete,
+}
+
+/// What the guest tells of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuestStatus {
+    /// Operations since it began.
+    pub operations: u64,
+    /// Wrong bytes that it found.
+    pub errors: u64,
+    /// Operations a second, of late.
+    pub rate: f64,
+}
+
+/// A line of `GET /v1/migration/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A phase, or a pass of pre-copy, begins.
+    Phase {
+        /// The migration.
+        id: u64,
+        /// What begins.
+        phase: Phase,
+        /// The pre-copy pass, from 1; 0 outside pre-copy.
+        pass: u32,
+        /// Since the request.
+        elapsed_ms: u64,
+    },
+    /// How far it is; only the latest is kept for who is slow.
+    Progress(MigrationStatus),
+    /// The end; nothing follows.
+    End {
+        /// The migration.
+        id: u64,
+        /// What came of it.
+        outcome: Outcome,
+        /// The account of it.
+        report: Box<Report>,
+    },
+}
+
+/// What came of a migration, as far as an operator must know what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The VM runs at the destination, all of it.
+    Moved,
+    /// It failed, or was cancelled; the VM is as it was at the source.
+    FailedAtSource,
+    /// One of the checks before it said no; the VM is as it was at the source.
+    Refused,
+    /// It took too long; the VM is as it was at the source.
+    TimedOut,
+    /// It failed after the handover: paused and recoverable, or lost. The report says which.
+    FailedAfterHandover,
+}
+
+impl Outcome {
+    /// The exit code that tells a script.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Moved => 0,
+            Self::FailedAtSource => 1,
+            Self::Refused => 3,
+            Self::TimedOut => 4,
+            Self::FailedAfterHandover => 5,
+        }
+    }
+}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl Event {
+    /// The migration that it belongs to.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Phase { id, .. } | Self::End { id, .. } => *id,
+            Self::Progress(status) => status.id,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the VM uses: the probes, and what they are good for.
+
+mod btf;
+pub mod probes;
+
+use std::ops::Range;
+
+use me2_vmm::layout::RamLayout;
+
+use crate::report::Ebpf;
+use probes::Probes;
+
+/// The probes of this process, or why there are none.
+pub struct Probing {
+    probes: Result<Probes, String>,
+}
+
+impl Probing {
+    /// Attaches the probes for frames up to `frames`; says once, in the log, if that cannot be.
+    pub fn start(frames: u64) -> Self {
+        let probes =
+            Probes::open(frames).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        match &probes {
+            Ok(probes) => tracing::debug!(probe = probes.name(), "probes attached"),
+            Err(reason) => tracing::warn!("running without probes: {reason}"),
+        }
+        Self { probes }
+    }
+
+    /// No probes, by the user's wish.
+    pub fn disabled() -> Self {
+        Self {
+            probes: Err("switched off with --no-probes".into()),
+        }
+    }
+
+    /// What they saw so far.
+    pub fn report(&self) -> Ebpf {
+        match &self.probes {
+            Ok(probes) => {
+                let counters = probes.counters();
+                let (touched_pages, written_pages) = probes.touched_written();
+                Ebpf {
+                    attached: true,
+                    probe: Some(probes.name().to_owned()),
+                    reason: None,
+                    events: counters.events,
+                    lost: counters.lost,
+                    touched_pages,
+                    written_pages,
+                }
+            }
+            Err(reason) => Ebpf {
+                reason: Some(reason.clone()),
+                ..Ebpf::default()
+            },
+        }
+    }
+
+    /// Forgets which pages were written; [`Probing::hot_last`] looks at what was written since.
+    pub fn forget_recent_writes(&self, layout: &RamLayout) {
+        if let Ok(probes) = &self.probes {
+            frame_ranges(layout).for_each(|frames| probes.clear_recent(frames));
+        }
+    }
+
+    /// Pages in the order in which they had better travel while the VM writes: those written
+    /// since the last [`Probing::forget_recent_writes`] last. By index where there are no probes.
+    pub fn hot_last(&self, layout: &RamLayout, pages: impl Iterator<Item = u32>) -> Vec<u32> {
+        let recent = me2_common::RECENT_WRITE;
+        self.order(layout, pages, |mark| u8::from(mark & recent != 0))
+    }
+
+    /// Pages in the order in which the VM is expected to need them after the handover: those
+    /// written of late, then those ever touched, then the rest.
+    pub fn needed_first(&self, layout: &RamLayout, pages: impl Iterator<Item = u32>) -> Vec<u32> {
+        self.order(layout, pages, |mark| match mark {
+            mark if mark & me2_common::RECENT_WRITE != 0 => 0,
+            mark if mark & me2_common::TOUCHED != 0 => 1,
+            _ => 2,
+        })
+    }
+
+    fn order(
+        &self,
+        layout: &RamLayout,
+        pages: impl Iterator<Item = u32>,
+        class: impl Fn(u8) -> u8,
+    ) -> Vec<u32> {
+        let Ok(probes) = &self.probes else {
+            return pages.collect();
+        };
+        let marks: Vec<u8> = frame_ranges(layout)
+            .flat_map(|frames| probes.snapshot(frames))
+            .collect();
+        let mut pages: Vec<u32> = pages.collect();
+        pages.sort_by_key(|page| class(marks.get(*page as usize).copied().unwrap_or(0)));
+        pages
+    }
+}
+
+/// Frames of RAM, in page index order.
+fn frame_ranges(layout: &RamLayout) -> impl Iterator<Item = Range<u64>> + '_ {
+    layout.slots().iter().map(|slot| {
+        let first = slot.first_frame();
+        first..first + slot.pages().len() as u64
+    })
+}

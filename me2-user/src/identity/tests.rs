@@ -1,0 +1,116 @@
+//! Identities and trust on a real file system.
+
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn created_is_loaded_and_private() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("a/me2");
+    let created = Identity::create(&dir, false).unwrap();
+    let loaded = Identity::load(&dir).unwrap();
+    assert_eq!(created.fingerprint(), loaded.fingerprint());
+    assert_eq!(loaded.fingerprint(), Fingerprint::of(loaded.certificate()));
+    assert_eq!(mode(&dir), 0o700);
+    assert_eq!(mode(&dir.join(KEY_FILE)), 0o600);
+    assert!(!format!("{loaded:?}").contains("key"));
+}
+
+#[test]
+fn replaces_only_when_forced() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Identity::create(dir.path(), false).unwrap().fingerprint();
+    let error = Identity::create(dir.path(), false).unwrap_err();
+    assert!(matches!(error, IdentityError::Exists { .. }), "{error}");
+    assert_eq!(Identity::load(dir.path()).unwrap().fingerprint(), first);
+
+    // A left-over of an interrupted attempt is no obstacle.
+    fs::write(dir.path().join("identity.new"), "left over").unwrap();
+    let second = Identity::create(dir.path(), true).unwrap().fingerprint();
+    assert_ne!(first, second);
+    assert_eq!(Identity::load(dir.path()).unwrap().fingerprint(), second);
+    assert_eq!(mode(&dir.path().join(KEY_FILE)), 0o600);
+}
+
+#[test]
+fn says_how_to_mend_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Identity::load(dir.path()).unwrap_err();
+    assert!(matches!(error, IdentityError::Missing { .. }));
+    assert!(error.to_string().contains("me2 cert create"), "{error}");
+
+    Identity::create(dir.path(), false).unwrap();
+    let key = dir.path().join(KEY_FILE);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = Identity::load(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("chmod 600"), "{error}");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    Identity::create(other.path(), false).unwrap();
+    fs::copy(other.path().join(KEY_FILE), &key).unwrap();
+    let error = Identity::load(dir.path()).unwrap_err();
+    assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+
+    fs::write(&key, vec![b'x'; 100_000]).unwrap();
+    let error = Identity::load(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("larger than"), "{error}");
+}
+
+#[test]
+fn trusts_itself_and_whom_it_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = Identity::create(dir.path(), false).unwrap().fingerprint();
+    let peer = Fingerprint::of(b"peer");
+    let stranger = Fingerprint::of(b"stranger");
+
+    assert!(trust(dir.path(), peer, "host b").unwrap());
+    assert!(!trust(dir.path(), peer, "again").unwrap());
+    let store = TrustStore::load(dir.path()).unwrap();
+    assert!(store.trusts(&own) && store.trusts(&peer) && !store.trusts(&stranger));
+    let peers = TrustedPeer::load_all(dir.path()).unwrap();
+    assert_eq!(
+        peers,
+        [TrustedPeer {
+            fingerprint: peer,
+            name: "host b".to_owned()
+        }]
+    );
+    assert!(!TrustStore::only(peer).trusts(&own));
+}
+
+#[test]
+fn the_trusted_file_may_be_edited_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+    let path = dir.path().join("trusted");
+    fs::write(&path, format!("# hosts\n\n  {a}\thost a # old\r\n{b}")).unwrap();
+    let c = Fingerprint::of(b"c");
+    trust(dir.path(), c, "c").unwrap();
+    let peers = TrustedPeer::load_all(dir.path()).unwrap();
+    assert_eq!(
+        peers.iter().map(|p| p.fingerprint).collect::<Vec<_>>(),
+        [a, b, c]
+    );
+    assert_eq!(peers[0].name, "host a");
+
+    fs::write(&path, format!("{a} a\nsha256:12 b\n")).unwrap();
+    let error = TrustedPeer::load_all(dir.path()).unwrap_err();
+    assert!(
+        matches!(error, IdentityError::TrustedLine { line: 2, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_cannot_break_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["", " x", "a\nb", "a#b", "é", &"n".repeat(65)] {
+        let error = trust(dir.path(), Fingerprint::of(b"a"), name).unwrap_err();
+        assert!(matches!(error, IdentityError::PeerName { .. }), "{name:?}");
+    }
+    assert!(!dir.path().join("trusted").exists());
+}

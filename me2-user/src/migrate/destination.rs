@@ -1,0 +1,300 @@
+//! The destination's side of a migration.
+//!
+//! [`Incoming`] owns everything about it but the connection: the VM, the page table, the staging
+//! area, the threads that place pages. Before the handover it can be thrown away at any moment;
+//! once the VM runs here, a broken link stops only those vCPUs that need a missing page.
+
+mod intake;
+mod pager;
+mod reception;
+mod requests;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use me2_engine::ownership::{self, DestinationAction, DestinationMessage, SourceMessage};
+use me2_vmm::{
+    clock,
+    layout::PAGE_SIZE,
+    machine::MachineDocument,
+    paging::Paging,
+    state::Elapsed,
+    vcpu::EndHandler,
+    vm::{Host, Vm},
+};
+use me2_wire::{
+    message::{DestinationStatistics, Handover, PeerOwnership, ResumeTiming},
+    page_hash,
+};
+use tokio::{sync::mpsc, task::block_in_place};
+
+use super::Machine;
+use crate::{
+    explore::Probing,
+    process::{monitor::GuestMonitor, published},
+};
+use intake::{Intake, Origin};
+use pager::Pager;
+pub use reception::{Knock, Received, Reception, knock};
+
+/// Part of the free memory that must remain after a VM was admitted: an eighth.
+const MEMORY_RESERVE_DIVISOR: u64 = 8;
+
+/// A VM on its way here, or here with pages missing.
+pub struct Incoming {
+    machine: Arc<Machine>,
+    migration: [u8; 16],
+    epoch: u64,
+    ownership: Mutex<ownership::Destination>,
+    pager: Arc<Pager>,
+    intake: Intake,
+    /// Pages to ask for, from the fault service.
+    wanted: tokio::sync::Mutex<mpsc::UnboundedReceiver<u32>>,
+    resumed: Mutex<Option<(Instant, ResumeTiming)>>,
+    same_host: bool,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    requests: AtomicU64,
+}
+
+impl Incoming {
+    /// Builds the machine of a document, with all of its memory missing. No memory is populated.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing of the process"
+    )]
+    pub fn prepare(
+        host: &Host,
+        document: MachineDocument,
+        monitor: GuestMonitor,
+        probing: Arc<Probing>,
+        ended: EndHandler,
+        migration: [u8; 16],
+        epoch: u64,
+        same_host: bool,
+    ) -> anyhow::Result<Self> {
+        admit(document.memory_bytes)?;
+        let vm = Vm::build(host, document, monitor.console(), ended)?;
+        let paging = Paging::new(host.userfault().clone(), vm.memory().clone())?;
+        paging.register()?;
+        let machine = Arc::new(Machine {
+            vm,
+            monitor,
+            probing,
+        });
+        let (want, wanted) = mpsc::unbounded_channel();
+        let pager = Arc::new(Pager::new(machine.clone(), paging, want)?);
+        let mut ownership = ownership::Destination::new();
+        ownership.on_peer(SourceMessage::Prepare { epoch })?;
+        Ok(Self {
+            machine,
+            migration,
+            epoch,
+            ownership: Mutex::new(ownership),
+            intake: Intake::start(pager.clone()),
+            pager,
+            wanted: tokio::sync::Mutex::new(wanted),
+            resumed: Mutex::new(None),
+            same_host,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// Whether the VM has run here.
+    pub fn has_resumed(&self) -> bool {
+        self.resumed
+            .lock()
+            .expect("no panics under this lock")
+            .is_some()
+    }
+
+    /// Whether this is the migration that a source wants to recover.
+    pub fn is(&self, migration: &[u8; 16], epoch: u64) -> bool {
+        self.migration == *migration && self.epoch == epoch
+    }
+
+    /// Page requests sent so far, and pages that the guest cannot see yet.
+    pub fn progress(&self) -> (u64, u64) {
+        (
+            self.counters.requests.load(Ordering::Relaxed),
+            self.pager.unplaced(),
+        )
+    }
+
+    /// Takes the handover: freezes the page table and starts serving faults. Gives the number of
+    /// missing pages.
+    fn accept(&self, handover: &Handover) -> anyhow::Result<u64> {
+        if handover.epoch != self.epoch {
+            bail!("the handover is of another attempt");
+        }
+        let whole = false;
+        let accepted = self.lock_ownership().on_peer(SourceMessage::Handover {
+            epoch: handover.epoch,
+            whole,
+        })?;
+        if !matches!(accepted, DestinationAction::Restore { .. }) {
+            bail!("this attempt was given up");
+        }
+        Ok(self.pager.hand_over(handover.version, &handover.pages)?)
+    }
+
+    /// Restores the state and lets the vCPUs run. The pages that the state refers to may still
+    /// be missing: the fault service is up.
+    fn resume(
+        &self,
+        handover: &Handover,
+        received_ns: u64,
+        missing_pages: u64,
+        half_round_trip: Duration,
+    ) -> anyhow::Result<ResumeTiming> {
+        let elapsed = if self.same_host {
+            Elapsed::SameHost
+        } else {
+            Elapsed::Nanoseconds(
+                handover.since_stop_ns
+                    + half_round_trip.as_nanos() as u64
+                    + (clock::monotonic_ns() - received_ns),
+            )
+        };
+        self.machine
+            .vm
+            .restore(&handover.state, elapsed)
+            .context("cannot restore the VM's state")?;
+        let restored_ns = clock::monotonic_ns();
+        self.machine.monitor.expect_progress();
+        self.lock_ownership().resume()?;
+        self.machine.vm.vcpus().resume();
+        let started_ns = self.machine.vm.vcpus().wait_started();
+        let timing = ResumeTiming {
+            received_ns,
+            restored_ns,
+            started_ns,
+            missing_pages,
+            half_round_trip_ns: half_round_trip.as_nanos() as u64,
+        };
+        *self.resumed.lock().expect("no panics under this lock") =
+            Some((Instant::now(), timing.clone()));
+        if !handover.verify_full {
+            self.pager.start_placing();
+        }
+        Ok(timing)
+    }
+
+    /// The hash tree over the memory itself; every page must be in place.
+    fn hash_memory(&self) -> Vec<u64> {
+        let mut page = [0u8; PAGE_SIZE];
+        let hashes: Vec<u64> = (0..self.machine.vm.memory().layout().page_count())
+            .map(|index| {
+                if self.pager.is_hole(index) {
+                    return 0;
+                }
+                self.machine.vm.memory().read_page(index, &mut page);
+                page_hash(&page)
+            })
+            .collect();
+        me2_engine::tree::leaves(&hashes)
+    }
+
+    /// This side of the ownership, for a source that reconnects.
+    fn ownership_for_recovery(&self) -> Result<PeerOwnership, ownership::Violation> {
+        let action = self
+            .lock_ownership()
+            .on_peer(SourceMessage::RecoverAsk { epoch: self.epoch })?;
+        Ok(match action {
+            DestinationAction::Send(DestinationMessage::PeerState { state, .. })
+            | DestinationAction::DiscardAndSend(DestinationMessage::PeerState { state, .. }) => {
+                published::peer_ownership(state)
+            }
+            _ => PeerOwnership::Unknown,
+        })
+    }
+
+    /// The VM has not run here, and never will in this epoch: from now on that is a promise.
+    fn abandon(&self) {
+        let mut ownership = self.lock_ownership();
+        ownership.link_lost();
+        // Accepted but not resumed: given up too. In any other state it is refused already.
+        let _ = ownership.refuse();
+        assert!(!ownership.may_run(), "a VM that may run is not abandoned");
+    }
+
+    fn lock_ownership(&self) -> MutexGuard<'_, ownership::Destination> {
+        self.ownership.lock().expect("no panics under this lock")
+    }
+
+    fn statistics(&self) -> DestinationStatistics {
+        let resumed = self
+            .resumed
+            .lock()
+            .expect("no panics under this lock")
+            .clone();
+        let waits = self.pager.waits();
+        let first_progress_us = resumed.as_ref().and_then(|(_, timing)| {
+            let progress_ns = self.machine.monitor.progress_ns()?;
+            Some(progress_ns.saturating_sub(timing.started_ns) / 1000)
+        });
+        DestinationStatistics {
+            faults: waits.count(),
+            local_faults: self.pager.local_faults(),
+            demand_pages: self.intake.pages_from(Origin::Answer),
+            pushed_pages: self.intake.pages_from(Origin::Bulk),
+            duplicate_pages: self.intake.duplicates(),
+            fault_latency_p50_us: waits.quantile(0.5),
+            fault_latency_p99_us: waits.quantile(0.99),
+            fault_latency_max_us: waits.max(),
+            vcpu_blocktime_us: waits.sum(),
+            first_progress_us,
+            guest_rate: resumed.and_then(|(at, _)| self.machine.monitor.rate(at, Instant::now())),
+        }
+    }
+
+    /// Everything is here and acknowledged: the machinery of the migration goes away, the VM
+    /// stays.
+    fn settle(&self) -> anyhow::Result<()> {
+        block_in_place(|| self.pager.settle())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.pager.shut_down();
+    }
+}
+
+/// Refuses a VM for which there is not enough free memory now.
+fn admit(memory_bytes: u64) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let available_kib: u64 = text
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("MemAvailable:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse()
+                .ok()
+        })
+        .context("/proc/meminfo tells no MemAvailable")?;
+    let available = available_kib * 1024;
+    if memory_bytes > available - available / MEMORY_RESERVE_DIVISOR {
+        bail!(
+            "not enough memory: the VM has {} MiB, this host {} MiB available",
+            memory_bytes >> 20,
+            available >> 20
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! Puts pages where the guest sees them: on fault, behind the resumed guest, and as they arrive.
+//!
+//! Nothing here touches guest memory through the guest's own view: pages are placed from the
+//! staging area or from network buffers by userfaultfd.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use me2_engine::{
+    destination::{Arrival, Content, DestinationPages, FaultAction, PageError},
+    quantile::Histogram,
+};
+use me2_vmm::{
+    paging::{Paging, PagingError},
+    staging::Staging,
+};
+use me2_wire::{PAGE_SIZE, PageIndex, Version, range::RangeList};
+use tokio::sync::{Notify, mpsc};
+
+use crate::migrate::Machine;
+
+/// Pages moved at a time behind the running guest: enough to make the system call's cost vanish.
+const MOVE_RUN_PAGES: PageIndex = 512;
+/// Smallest hole that leaves userfaultfd rather than being filled with zero pages, and the part of
+/// RAM that makes it larger: so there are at most a thousand of them.
+const HOLE_PAGES_MIN: PageIndex = 512;
+const HOLES_MAX: PageIndex = 1000;
+/// Pages looked at for holes before faults get their turn.
+const HOLE_SCAN_PAGES: PageIndex = 32768;
+
+/// One decoded page; its content lies in the batch that it came with.
+#[derive(Debug, Clone, Copy)]
+pub struct ArrivedPage {
+    pub page: PageIndex,
+    pub version: Version,
+    pub hash: u64,
+    pub is_zero: bool,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ArrivedCount {
+    pub placed: u64,
+    pub duplicates: u64,
+}
+
+/// Places pages of one VM.
+pub struct Pager {
+    machine: Arc<Machine>,
+    paging: Paging,
+    table: Mutex<Table>,
+    /// Written only while the table is locked and before the handover; read afterwards.
+    staging: RwLock<Option<Staging>>,
+    want: mpsc::UnboundedSender<PageIndex>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    local_faults: AtomicU64,
+    changed: Notify,
+}
+
+struct Table {
+    pages: DestinationPages,
+    /// Missing pages that somebody waits for, since when.
+    waiting: HashMap<PageIndex, Instant>,
+    waits: Histogram,
+}
+
+impl Pager {
+    /// Everything is missing, nothing is announced. Pages to ask for go to `want`.
+    pub fn new(
+        machine: Arc<Machine>,
+        paging: Paging,
+        want: mpsc::UnboundedSender<PageIndex>,
+    ) -> std::io::Result<Self> {
+        let pages = machine.vm.memory().layout().page_count();
+        let table = Table {
+            pages: DestinationPages::new(pages),
+            waiting: HashMap::new(),
+            waits: Histogram::default(),
+        };
+        Ok(Self {
+            machine,
+            paging,
+            table: Mutex::new(table),
+            staging: RwLock::new(Some(Staging::new(pages)?)),
+            want,
+            threads: Mutex::default(),
+            local_faults: AtomicU64::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Pages of the VM.
+    pub fn page_count(&self) -> PageIndex {
+        self.machine.vm.memory().layout().page_count()
+    }
+
+    /// The source announces a version.
+    pub fn announce(&self, version: Version, pages: &RangeList) -> Result<(), PageError> {
+        self.lock().pages.announce(version, pages)
+    }
+
+    /// Freezes the table and starts the fault service. Gives the number of missing pages.
+    pub fn hand_over(
+        self: &Arc<Self>,
+        version: Version,
+        pages: &RangeList,
+    ) -> Result<u64, PageError> {
+        let missing = self.lock().pages.hand_over(version, pages)?;
+        let pager = self.clone();
+        self.spawn("faults", move || pager.serve_faults());
+        Ok(missing)
+    }
+
+    /// Starts to place everything that is here, behind the running guest.
+    pub fn start_placing(self: &Arc<Self>) {
+        let pager = self.clone();
+        self.spawn("placing", move || {
+            pager.release_holes();
+            pager.place_arrived();
+        });
+    }
+
+    /// Pages arrived; `contents` has 4096 bytes for each.
+    pub fn arrive(
+        &self,
+        batch: &[ArrivedPage],
+        contents: &[u8],
+    ) -> Result<ArrivedCount, PageError> {
+        assert_eq!(batch.len() * PAGE_SIZE, contents.len(), "a page each");
+        let mut count = ArrivedCount::default();
+        let mut to_place = Vec::new();
+        {
+            let mut table = self.lock();
+            let mut staging = None;
+            for (index, (page, content)) in batch
+                .iter()
+                .zip(contents.as_chunks::<PAGE_SIZE>().0)
+                .enumerate()
+            {
+                match table
+                    .pages
+                    .arrive(page.page, page.version, page.hash, page.is_zero)?
+                {
+                    Arrival::Stage if page.is_zero => {}
+                    Arrival::Stage => staging
+                        .get_or_insert_with(|| {
+                            self.staging.write().unwrap_or_else(PoisonError::into_inner)
+                        })
+                        .as_mut()
+                        .expect("there until the migration is settled")
+                        .write(page.page, content),
+                    Arrival::Place => to_place.push(index),
+                    Arrival::Duplicate => count.duplicates += 1,
+                }
+            }
+            if table.pages.outstanding() == 0 {
+                self.changed.notify_one();
+            }
+        }
+        count.placed = to_place.len() as u64;
+        for run in to_place.chunk_by(|a, b| follows(&batch[*a], &batch[*b]) && a + 1 == *b) {
+            let (first, last) = (run[0], run[run.len() - 1]);
+            let pages = batch[first].page..batch[last].page + 1;
+            let placed = if batch[first].is_zero {
+                self.paging.place_zero(pages.clone())
+            } else {
+                self.paging.place_copy(
+                    pages.start,
+                    &contents[first * PAGE_SIZE..(last + 1) * PAGE_SIZE],
+                )
+            };
+            self.placed(pages, placed);
+        }
+        Ok(count)
+    }
+
+    /// Resolved when something may have become true: all announced pages are in, or all pages are
+    /// in place. One waiter.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Wakes whoever waits in [`Pager::changed`].
+    pub fn poke(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Pages announced and not in.
+    pub fn outstanding(&self) -> u64 {
+        self.lock().pages.outstanding()
+    }
+
+    /// Pages that the guest cannot see yet.
+    pub fn unplaced(&self) -> u64 {
+        self.lock().pages.unplaced()
+    }
+
+    /// Whether every page is visible in its final version.
+    pub fn is_complete(&self) -> bool {
+        self.lock().pages.is_complete()
+    }
+
+    /// Pages that have not arrived, and those of them that the guest waits for.
+    pub fn missing(&self) -> (RangeList, Vec<PageIndex>) {
+        self.lock().pages.missing()
+    }
+
+    /// The hash tree over what was placed.
+    pub fn leaves(&self) -> Vec<u64> {
+        self.lock().pages.leaves()
+    }
+
+    /// Page hashes of a leaf.
+    pub fn leaf_hashes(&self, leaf: usize) -> Vec<u64> {
+        self.lock().pages.leaf_hashes(leaf)
+    }
+
+    /// Whether a page was never announced.
+    pub fn is_hole(&self, page: PageIndex) -> bool {
+        self.lock().pages.is_hole(page)
+    }
+
+    /// How long faults waited for the source.
+    pub fn waits(&self) -> Histogram {
+        self.lock().waits.clone()
+    }
+
+    /// Faults that were answered with what was here.
+    pub fn local_faults(&self) -> u64 {
+        self.local_faults.load(Ordering::Relaxed)
+    }
+
+    /// All pages are in place: guest memory leaves userfaultfd, staging is freed.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        assert!(
+            self.is_complete(),
+            "no range with a missing page is ever released"
+        );
+        self.paging.release(0..self.page_count())?;
+        self.shut_down();
+        *self.staging.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Ends the threads.
+    pub fn shut_down(&self) {
+        self.paging.stop_faults();
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no panics under this lock"));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no panics under this lock")
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(run)
+            .expect("a thread can be started");
+        self.threads
+            .lock()
+            .expect("no panics under this lock")
+            .push(thread);
+    }
+
+    fn serve_faults(&self) {
+        let mut faults = Vec::new();
+        while self
+            .paging
+            .wait_faults(&mut faults)
+            .unwrap_or_else(|error| give_up(&error))
+        {
+            for fault in faults.drain(..) {
+                self.machine
+                    .vm
+                    .vcpus()
+                    .note_waiting(fault.thread, fault.page);
+                self.serve_fault(fault.page);
+            }
+        }
+    }
+
+    fn serve_fault(&self, page: PageIndex) {
+        let action = {
+            let mut table = self.lock();
+            let action = table.pages.fault(page);
+            if action == FaultAction::Request {
+                table.waiting.insert(page, Instant::now());
+            }
+            action
+        };
+        match action {
+            FaultAction::Place(content, pages) => {
+                self.local_faults.fetch_add(1, Ordering::Relaxed);
+                self.place(content, pages);
+            }
+            // Nobody listens only when the process ends.
+            FaultAction::Request => _ = self.want.send(page),
+            FaultAction::Wait => {}
+            FaultAction::Wake => {
+                // Failing means that the page has left userfaultfd, which woke everybody.
+                let _ = self.paging.wake(page);
+                self.machine.vm.vcpus().page_placed(page..page + 1);
+            }
+        }
+    }
+
+    fn release_holes(&self) {
+        let total = self.page_count();
+        let min = HOLE_PAGES_MIN.max(total / HOLES_MAX);
+        for start in (0..total).step_by(HOLE_SCAN_PAGES as usize) {
+            let holes = self
+                .lock()
+                .pages
+                .take_holes(start..start.saturating_add(HOLE_SCAN_PAGES), min);
+            for hole in holes {
+                if let Err(error) = self.paging.release(hole.clone()) {
+                    give_up(&error);
+                }
+                self.machine.vm.vcpus().page_placed(hole);
+            }
+        }
+        self.tell_if_complete();
+    }
+
+    fn place_arrived(&self) {
+        loop {
+            let run = self.lock().pages.next_run(MOVE_RUN_PAGES);
+            let Some((content, pages)) = run else { return };
+            self.place(content, pages);
+        }
+    }
+
+    fn place(&self, content: Content, pages: Range<PageIndex>) {
+        let placed = match content {
+            Content::Zero => self.paging.place_zero(pages.clone()),
+            Content::Staged => {
+                let staging = self.staging.read().unwrap_or_else(PoisonError::into_inner);
+                self.paging.place_staged(
+                    staging.as_ref().expect("there until settled"),
+                    pages.clone(),
+                )
+            }
+        };
+        self.placed(pages, placed);
+    }
+
+    fn placed(&self, pages: Range<PageIndex>, result: Result<u32, PagingError>) {
+        if let Err(error) = result {
+            give_up(&error);
+        }
+        {
+            let mut table = self.lock();
+            table.pages.placed(pages.clone());
+            if !table.waiting.is_empty() {
+                for page in pages.clone() {
+                    if let Some(since) = table.waiting.remove(&page) {
+                        table.waits.record(since.elapsed().as_micros() as u64);
+                    }
+                }
+            }
+        }
+        self.machine.vm.vcpus().page_placed(pages);
+        self.tell_if_complete();
+    }
+
+    fn tell_if_complete(&self) {
+        if self.is_complete() {
+            self.changed.notify_one();
+        }
+    }
+}
+
+fn follows(a: &ArrivedPage, b: &ArrivedPage) -> bool {
+    a.page + 1 == b.page && a.is_zero == b.is_zero
+}
+
+/// Paging failed in a way that leaves vCPUs waiting for ever, or would show them wrong memory: the
+/// process ends at once, as on a panic, and the source still has everything.
+fn give_up(error: &PagingError) -> ! {
+    panic!("guest memory cannot be paged any more: {error:?}")
+}

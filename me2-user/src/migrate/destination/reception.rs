@@ -1,0 +1,575 @@
+//! Waits for a source, and goes with it through the whole migration.
+//!
+//! One connection serves at a time. A source whose connection broke comes back with
+//! [`Purpose::Recover`]; its new connection takes the place of the old one.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use me2_engine::ownership::{DestinationAction, SourceMessage};
+use me2_vmm::{clock, machine::MachineDocument};
+use me2_wire::{
+    PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Version,
+    frame::{Preface, StreamKind},
+    message::{
+        self, Handover, Hello, PeerOwnership, Purpose, TEXT_BYTES_MAX, ToDestination, ToSource,
+    },
+};
+use tokio::{
+    sync::mpsc,
+    task::block_in_place,
+    time::{Instant, timeout},
+};
+
+use super::{Incoming, intake::Origin};
+use crate::{
+    control::types::VmState,
+    migrate::{
+        Machine, PRIORITY_CONTROL,
+        observer::{AbortOnDrop, PROGRESS_INTERVAL},
+    },
+    process::Node,
+    transport::{
+        endpoint::Peer,
+        frames::{Frame, FrameReceiver, FrameSender, LinkError},
+    },
+};
+
+/// How long a peer may take to say hello, and then to describe its machine.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Control frames read ahead.
+const FRAMES_AHEAD: usize = 8;
+/// How long a destination that has everything waits for the acknowledgement to be repeated over
+/// a new connection.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts that ended before the handover and are remembered as never run.
+const ABANDONED_MAX: usize = 64;
+
+/// A peer that has said hello.
+pub struct Knock {
+    peer: Peer,
+    hello: Hello,
+    preface: Preface,
+    control: FrameSender,
+    frames: mpsc::Receiver<Result<Frame, LinkError>>,
+    _reader: AbortOnDrop,
+}
+
+/// Waits for a new peer's hello, and agrees on the version.
+pub async fn knock(peer: Peer) -> anyhow::Result<Knock> {
+    timeout(HELLO_TIMEOUT, say_hello(peer))
+        .await
+        .context("the peer did not say hello in time")?
+}
+
+async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
+    let (send, receive) = peer.connection.accept_bi().await.map_err(LinkError::from)?;
+    let (mut receiver, preface) = FrameReceiver::begin(receive, StreamKind::Control).await?;
+    let mut control = FrameSender::answering(send);
+    control.set_priority(PRIORITY_CONTROL);
+    let ToDestination::Hello(hello) = receiver.message().await? else {
+        bail!("the peer did not begin with hello");
+    };
+    if hello.migration != preface.migration || hello.epoch != preface.epoch {
+        bail!("the peer's hello is of another migration than its stream");
+    }
+    let version = PROTOCOL_VERSION_MAX.min(hello.version_max);
+    if version < PROTOCOL_VERSION_MIN.max(hello.version_min) {
+        let reason = format!(
+            "the source speaks protocol versions {} to {}, this me2 {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}",
+            hello.version_min, hello.version_max
+        );
+        refuse(&mut control, hello.epoch, &reason).await;
+        bail!(reason);
+    }
+    control
+        .message(&ToSource::Hello {
+            version,
+            boot_id: clock::boot_id(),
+        })
+        .await?;
+    let (forward, frames) = mpsc::channel(FRAMES_AHEAD);
+    let reader = AbortOnDrop(tokio::spawn(async move {
+        loop {
+            let frame = receiver
+                .next()
+                .await
+                .and_then(|frame| frame.ok_or(LinkError::Ended));
+            let is_last = frame.is_err();
+            if forward.send(frame).await.is_err() || is_last {
+                return;
+            }
+        }
+    }));
+    Ok(Knock {
+        peer,
+        hello,
+        preface,
+        control,
+        frames,
+        _reader: reader,
+    })
+}
+
+/// Tells the source that this epoch was not and will not be run here.
+async fn refuse(control: &mut FrameSender, epoch: u64, reason: &str) {
+    let reason = reason.chars().take(TEXT_BYTES_MAX / 4).collect();
+    // It has to reach the source before the connection goes away, if it can.
+    if control
+        .message(&ToSource::Refused { epoch, reason })
+        .await
+        .is_ok()
+    {
+        control.flush().await;
+    }
+}
+
+impl Knock {
+    async fn message(&mut self) -> anyhow::Result<ToDestination> {
+        match self.frames.recv().await {
+            Some(Ok(Frame::Message(payload))) => Ok(message::decode(&payload)?),
+            Some(Ok(Frame::Pages(_))) => bail!(LinkError::Unexpected("pages")),
+            Some(Err(error)) => Err(error.into()),
+            None => bail!(LinkError::Ended),
+        }
+    }
+
+    fn recovers(&self, incoming: &Incoming) -> bool {
+        self.hello.purpose == Purpose::Recover
+            && incoming.is(&self.hello.migration, self.hello.epoch)
+    }
+}
+
+/// What waiting ended with.
+pub enum Received {
+    /// The VM is here, all of it, and acknowledged.
+    Complete {
+        /// The VM.
+        machine: Arc<Machine>,
+        /// The attempt by which it came.
+        epoch: u64,
+    },
+    /// With `once`: the attempt failed.
+    Failed(anyhow::Error),
+}
+
+/// Waits for sources.
+pub struct Reception {
+    node: Arc<Node>,
+    knocks: mpsc::Receiver<Knock>,
+    /// End after the first attempt.
+    once: bool,
+    abandoned: Vec<([u8; 16], u64)>,
+}
+
+impl Reception {
+    /// Takes peers from `knocks`.
+    pub fn new(node: Arc<Node>, knocks: mpsc::Receiver<Knock>, once: bool) -> Self {
+        Self {
+            node,
+            knocks,
+            once,
+            abandoned: Vec::new(),
+        }
+    }
+
+    /// Waits until a VM is here.
+    pub async fn receive(mut self) -> Received {
+        loop {
+            let Some(mut knock) = self.knocks.recv().await else {
+                return Received::Failed(anyhow!("the listener is closed"));
+            };
+            if knock.hello.purpose == Purpose::Recover {
+                self.answer_recovery_of_nothing(&mut knock).await;
+                continue;
+            }
+            let knock_epoch = knock.hello.epoch;
+            let failure = match self.prepare(&mut knock).await {
+                Ok(incoming) => match self.accompany(Arc::new(incoming), knock).await {
+                    Ok(machine) => {
+                        return Received::Complete {
+                            machine,
+                            epoch: knock_epoch,
+                        };
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => {
+                    refuse(&mut knock.control, knock.hello.epoch, &format!("{error:#}")).await;
+                    error
+                }
+            };
+            tracing::warn!("the migration failed before the handover: {failure:#}");
+            self.node.withdraw();
+            if self.once {
+                return Received::Failed(failure);
+            }
+            self.node.set_state(VmState::Waiting);
+        }
+    }
+
+    /// A source asks about an attempt that is not under way here. If it was, and never ran, that
+    /// is a promise for ever; of anything else this process knows nothing.
+    async fn answer_recovery_of_nothing(&mut self, knock: &mut Knock) {
+        let asked = (knock.hello.migration, knock.hello.epoch);
+        let ownership = if self.abandoned.contains(&asked) {
+            PeerOwnership::Refused
+        } else {
+            tracing::warn!("a source wants to recover a migration that is unknown here");
+            PeerOwnership::Unknown
+        };
+        let answer = ToSource::Recovering {
+            epoch: asked.1,
+            ownership,
+            missing: me2_wire::range::RangeList::EMPTY,
+        };
+        if knock.control.message(&answer).await.is_ok() {
+            knock.control.flush().await;
+        }
+    }
+
+    async fn prepare(&mut self, knock: &mut Knock) -> anyhow::Result<Incoming> {
+        let ToDestination::Machine(json) = timeout(HELLO_TIMEOUT, knock.message())
+            .await
+            .context("the peer did not describe its machine in time")??
+        else {
+            bail!("the peer did not describe its machine");
+        };
+        let document = MachineDocument::from_json(&json)?;
+        tracing::info!(
+            name = document.name,
+            memory_mib = document.memory_bytes >> 20,
+            cpus = document.cpus,
+            "a VM is coming"
+        );
+        let same_host = knock.hello.boot_id != [0; 16] && knock.hello.boot_id == clock::boot_id();
+        let (migration, epoch) = (knock.hello.migration, knock.hello.epoch);
+        let incoming = block_in_place(|| self.node.admit(document, migration, epoch, same_host))?;
+        self.node.set_state(VmState::Incoming);
+        knock.control.message(&ToSource::Ready).await?;
+        Ok(incoming)
+    }
+
+    /// Goes with a migration to its end, over as many connections as it takes. Fails only if the
+    /// VM has not run here.
+    async fn accompany(
+        &mut self,
+        incoming: Arc<Incoming>,
+        mut knock: Knock,
+    ) -> anyhow::Result<Arc<Machine>> {
+        loop {
+            let end = tokio::select! {
+                end = incoming.serve(&mut knock, &self.node) => end,
+                next = successor(&mut self.knocks, &incoming) => {
+                    knock = next;
+                    continue;
+                }
+            };
+            let error = match end {
+                Ok(()) => {
+                    knock.peer.connection.close(0u8.into(), b"complete");
+                    return Ok(incoming.machine().clone());
+                }
+                Err(error) => error,
+            };
+            knock.peer.connection.close(1u8.into(), b"failed");
+            if !incoming.has_resumed() {
+                // Dropped with everything it has; remembered as never run.
+                incoming.abandon();
+                self.abandoned.truncate(ABANDONED_MAX - 1);
+                self.abandoned
+                    .insert(0, (incoming.migration, incoming.epoch));
+                return Err(error);
+            }
+            tracing::error!("the link broke in post-copy; waiting for the source: {error:#}");
+            self.node.set_state(VmState::PostcopyPaused);
+            let deadline = incoming
+                .pager
+                .is_complete()
+                .then(|| Instant::now() + ACK_TIMEOUT);
+            let next = successor(&mut self.knocks, &incoming);
+            knock = match deadline {
+                None => next.await,
+                Some(deadline) => match tokio::time::timeout_at(deadline, next).await {
+                    Ok(knock) => knock,
+                    Err(_) => {
+                        tracing::warn!("the source did not acknowledge, but every page is here");
+                        incoming.settle()?;
+                        return Ok(incoming.machine().clone());
+                    }
+                },
+            };
+        }
+    }
+}
+
+/// The next connection that goes on with this migration; others are turned away.
+async fn successor(knocks: &mut mpsc::Receiver<Knock>, incoming: &Incoming) -> Knock {
+    loop {
+        match knocks.recv().await {
+            Some(knock) if knock.recovers(incoming) => return knock,
+            Some(mut knock) => {
+                tracing::warn!(peer = %knock.peer.fingerprint, "turned away: another migration is under way");
+                refuse(
+                    &mut knock.control,
+                    knock.hello.epoch,
+                    "another migration is under way there",
+                )
+                .await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What a connection has got to.
+#[derive(Default)]
+struct Progress {
+    pass_end: Option<Version>,
+    /// Held back until the whole memory is verified.
+    held: Option<(Box<Handover>, u64, u64)>,
+    verify_sent: bool,
+    complete_sent: bool,
+}
+
+impl Incoming {
+    /// Serves one connection until everything is here and acknowledged.
+    async fn serve(&self, knock: &mut Knock, node: &Node) -> anyhow::Result<()> {
+        let connection = knock.peer.connection.clone();
+        let bulk = accept_bulk(
+            connection.clone(),
+            knock.preface,
+            self.intake.queue(Origin::Bulk),
+        );
+        let _bulk = AbortOnDrop(tokio::spawn(bulk));
+        let mut urgent = Vec::new();
+        if knock.hello.purpose == Purpose::Recover {
+            urgent = self.answer_recovery(knock).await?;
+            node.set_state(VmState::Running);
+        }
+        let mut requests = Box::pin(self.request_pages(connection.clone(), knock.preface, urgent));
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+        let mut progress = Progress::default();
+        loop {
+            tokio::select! {
+                frame = knock.frames.recv() => {
+                    let frame = frame.ok_or(LinkError::Ended)??;
+                    if self.take(frame, knock, &mut progress, node).await? {
+                        return Ok(());
+                    }
+                }
+                () = self.pager.changed() => {}
+                error = &mut requests => bail!(error),
+                _ = tick.tick() => {
+                    let faults = self.progress().0;
+                    let missing_pages = self.pager.outstanding();
+                    knock.control.message(&ToSource::Progress { missing_pages, faults }).await?;
+                }
+            }
+            if let Some(failure) = self.intake.failure() {
+                return Err(failure);
+            }
+            self.tell(knock, &mut progress).await?;
+        }
+    }
+
+    /// Who owns the VM, and what is missing. Gives the pages that the guest waits for.
+    async fn answer_recovery(&self, knock: &mut Knock) -> anyhow::Result<Vec<u32>> {
+        let ownership = self.ownership_for_recovery()?;
+        let (missing, urgent) = self.pager.missing();
+        let answer = ToSource::Recovering {
+            epoch: self.epoch,
+            ownership,
+            missing,
+        };
+        knock.control.message(&answer).await?;
+        if ownership == PeerOwnership::Refused {
+            knock.control.flush().await;
+            bail!("the link broke before the handover was in");
+        }
+        Ok(urgent)
+    }
+
+    /// One frame of the control stream. True: acknowledged, the end.
+    async fn take(
+        &self,
+        frame: Frame,
+        knock: &mut Knock,
+        progress: &mut Progress,
+        node: &Node,
+    ) -> anyhow::Result<bool> {
+        let payload = match frame {
+            Frame::Message(payload) => payload,
+            Frame::Pages(payload) => {
+                // Pages of the handover: in before the handover itself is looked at.
+                block_in_place(|| self.intake.take(&payload))?;
+                return Ok(false);
+            }
+        };
+        let received_ns = clock::monotonic_ns();
+        match message::decode(&payload)? {
+            ToDestination::Announce { version, pages } => self.pager.announce(version, &pages)?,
+            ToDestination::PassEnd { version } => progress.pass_end = Some(version),
+            ToDestination::Handover(handover) => {
+                let missing = self.accept(&handover)?;
+                if handover.verify_full {
+                    self.pager.start_placing();
+                    progress.held = Some((handover, received_ns, missing));
+                } else {
+                    self.run(knock, &handover, received_ns, missing, node)
+                        .await?;
+                }
+            }
+            ToDestination::Verified { mismatched: 0 } => {
+                let (handover, received_ns, missing) = progress
+                    .held
+                    .take()
+                    .context("the peer answers a question that was not asked")?;
+                self.run(knock, &handover, received_ns, missing, node)
+                    .await?;
+            }
+            ToDestination::Verified { mismatched } => {
+                self.give_back(knock, &format!("{mismatched} stretches of memory differ"))
+                    .await?;
+            }
+            ToDestination::ExpandLeaves { leaves } => {
+                for leaf in leaves {
+                    let hashes = self.pager.leaf_hashes(leaf as usize);
+                    knock
+                        .control
+                        .message(&ToSource::LeafHashes { leaf, hashes })
+                        .await?;
+                }
+            }
+            ToDestination::CompleteAck {
+                epoch,
+                mismatched: 0,
+                ..
+            } => {
+                self.acknowledged(epoch)?;
+                self.settle()?;
+                return Ok(true);
+            }
+            ToDestination::CompleteAck {
+                mismatched, frames, ..
+            } => {
+                bail!("{mismatched} pages differ from the source, the first at frames {frames:x?}");
+            }
+            ToDestination::Hello(_) | ToDestination::Machine(_) => {
+                bail!(LinkError::Unexpected("a greeting"))
+            }
+        }
+        Ok(false)
+    }
+
+    /// From here on the VM is this side's: restores and resumes it, and says so.
+    async fn run(
+        &self,
+        knock: &mut Knock,
+        handover: &Handover,
+        received_ns: u64,
+        missing: u64,
+        node: &Node,
+    ) -> anyhow::Result<()> {
+        let half_round_trip = knock.peer.connection.rtt() / 2;
+        match block_in_place(|| self.resume(handover, received_ns, missing, half_round_trip)) {
+            Ok(timing) => {
+                node.set_state(VmState::Running);
+                tracing::info!(missing_pages = missing, "the VM runs here");
+                knock
+                    .control
+                    .message(&ToSource::Resumed {
+                        epoch: self.epoch,
+                        timing,
+                    })
+                    .await?;
+                Ok(())
+            }
+            // No vCPU has run: this side may still refuse.
+            Err(error) => self.give_back(knock, &format!("{error:#}")).await,
+        }
+    }
+
+    async fn give_back(&self, knock: &mut Knock, reason: &str) -> anyhow::Result<()> {
+        self.lock_ownership().refuse()?;
+        refuse(&mut knock.control, self.epoch, reason).await;
+        bail!("gave the VM back: {reason}")
+    }
+
+    fn acknowledged(&self, epoch: u64) -> anyhow::Result<()> {
+        let mut ownership = self.lock_ownership();
+        ownership.all_pages_in()?;
+        let action = ownership.on_peer(SourceMessage::CompleteAck { epoch })?;
+        anyhow::ensure!(
+            action == DestinationAction::Own,
+            "the acknowledgement is of another attempt"
+        );
+        Ok(())
+    }
+
+    /// Says what has become true.
+    async fn tell(&self, knock: &mut Knock, progress: &mut Progress) -> anyhow::Result<()> {
+        if let Some(version) = progress.pass_end.take_if(|_| self.pager.outstanding() == 0) {
+            knock
+                .control
+                .message(&ToSource::PassReceived { version })
+                .await?;
+        }
+        if !self.pager.is_complete() {
+            return Ok(());
+        }
+        if self.has_resumed() && !progress.complete_sent {
+            progress.complete_sent = true;
+            let (leaves, statistics) = (self.pager.leaves(), self.statistics());
+            knock
+                .control
+                .message(&ToSource::Complete {
+                    epoch: self.epoch,
+                    leaves,
+                    statistics,
+                })
+                .await?;
+        } else if progress.held.is_some() && !progress.verify_sent {
+            progress.verify_sent = true;
+            let leaves = block_in_place(|| self.hash_memory());
+            knock.control.message(&ToSource::Verify { leaves }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes bulk streams of a connection until it breaks.
+async fn accept_bulk(
+    connection: quinn::Connection,
+    expected: Preface,
+    queue: mpsc::Sender<Vec<u8>>,
+) {
+    while let Ok(stream) = connection.accept_uni().await {
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            if let Err(error) = read_bulk(stream, expected, queue).await {
+                tracing::debug!("a bulk stream ended: {error}");
+            }
+        });
+    }
+}
+
+async fn read_bulk(
+    stream: quinn::RecvStream,
+    expected: Preface,
+    queue: mpsc::Sender<Vec<u8>>,
+) -> Result<(), LinkError> {
+    let (mut frames, preface) = FrameReceiver::begin(stream, StreamKind::Bulk).await?;
+    if preface.migration != expected.migration || preface.epoch != expected.epoch {
+        return Err(LinkError::Unexpected("a stream of another migration"));
+    }
+    while let Some(frame) = frames.next().await? {
+        let Frame::Pages(payload) = frame else {
+            return Err(LinkError::Unexpected("a message on a bulk stream"));
+        };
+        if queue.send(payload).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

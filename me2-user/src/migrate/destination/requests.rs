@@ -1,0 +1,75 @@
+//! Asks the source for pages that the guest waits for: a stream a request, many in flight.
+
+use std::sync::atomic::Ordering;
+
+use me2_wire::{
+    PageIndex,
+    frame::{Preface, StreamKind},
+    message::PageRequest,
+};
+use tokio::sync::mpsc;
+
+use super::{Incoming, intake::Origin};
+use crate::{
+    migrate::PRIORITY_FAULT,
+    transport::frames::{Frame, FrameReceiver, FrameSender, LinkError},
+};
+
+impl Incoming {
+    /// Asks for `urgent` and then for what the fault service wants, until the connection breaks.
+    pub(super) async fn request_pages(
+        &self,
+        connection: quinn::Connection,
+        preface: Preface,
+        urgent: Vec<PageIndex>,
+    ) -> LinkError {
+        let mut wanted = self.wanted.lock().await;
+        for page in urgent {
+            self.request(&connection, preface, page);
+        }
+        loop {
+            tokio::select! {
+                Some(page) = wanted.recv() => self.request(&connection, preface, page),
+                error = connection.closed() => return error.into(),
+            }
+        }
+    }
+
+    fn request(&self, connection: &quinn::Connection, preface: Preface, page: PageIndex) {
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        let (connection, answers) = (connection.clone(), self.intake.queue(Origin::Answer));
+        tokio::spawn(async move {
+            if let Err(error) = ask(&connection, preface, page, answers).await {
+                tracing::debug!(page, "a page request failed: {error}");
+            }
+        });
+    }
+}
+
+async fn ask(
+    connection: &quinn::Connection,
+    preface: Preface,
+    page: PageIndex,
+    answers: mpsc::Sender<Vec<u8>>,
+) -> Result<(), LinkError> {
+    let (send, receive) = connection.open_bi().await?;
+    let preface = Preface {
+        kind: StreamKind::FaultAnswer,
+        ..preface
+    };
+    let mut request = FrameSender::begin(send, &preface).await?;
+    request.set_priority(PRIORITY_FAULT);
+    request.message(&PageRequest { wanted: vec![page] }).await?;
+    request.finish();
+    let mut answer = FrameReceiver::answering(receive);
+    while let Some(frame) = answer.next().await? {
+        let Frame::Pages(payload) = frame else {
+            return Err(LinkError::Unexpected(
+                "a message as the answer to a page request",
+            ));
+        };
+        // Gone only when the migration is over.
+        let _ = answers.send(payload).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! A migration: the engine's logic, driven over QUIC, KVM and userfaultfd.
+//!
+//! ```text
+//!  source process                               destination process
+//!  ──────────────                               ───────────────────
+//!  source::Attempt   ── control stream ──────▶  destination::Incoming
+//!    bulk encoders   ── bulk streams ────────▶    intake ─▶ staging / guest memory
+//!    answers         ◀─ a stream a request ──▶    pager (userfaultfd)
+//! ```
+//!
+//! `Setup → Explore → Precopy(n) → Stop → Handover → Postcopy → Complete`: written once, in
+//! [`source::Attempt`]. The state of a migration lives in `Attempt` and `Incoming`, never in a
+//! connection: when the link breaks after the handover, both keep everything and wait.
+
+pub mod destination;
+pub mod observer;
+pub mod source;
+
+use std::sync::Arc;
+
+use me2_vmm::vm::Vm;
+
+use crate::{explore::Probing, process::monitor::GuestMonitor};
+
+/// A VM with what is observed of it.
+pub struct Machine {
+    /// The VM.
+    pub vm: Vm,
+    /// Its console.
+    pub monitor: GuestMonitor,
+    /// The probes of this process.
+    pub probing: Arc<Probing>,
+}
+
+/// Pages of one frame of page records: 256 KiB before encoding.
+const CHUNK_PAGES: usize = 64;
+/// Bulk streams of a migration, each with an encoder thread. A region of memory always uses the
+/// same stream within a pass, and one lost packet holds up only its stream.
+const BULK_STREAMS: usize = 2;
+/// Pages of a region: 2 MiB.
+const REGION_PAGES: u32 = 512;
+/// Priorities of streams: what a vCPU waits for goes before everything else.
+const PRIORITY_CONTROL: i32 = 20;
+const PRIORITY_FAULT: i32 = 10;
+const PRIORITY_BULK: i32 = 0;

@@ -1,0 +1,523 @@
+//! The source's side of a migration.
+//!
+//! [`Attempt`] owns everything about it but the connection. Before the handover every failure
+//! leaves the VM running here; afterwards the VM never runs here again unless the destination says
+//! that it refused it, and the memory stays until the destination's completion is acknowledged.
+
+mod answers;
+mod bulk;
+mod finish;
+mod link;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use me2_engine::{
+    bitmap::Bitmap,
+    ownership::{self, DestinationMessage},
+    phase::{Phase, PhaseLog},
+    source::SourcePages,
+    switch::{self, Limits, PRECOPY_PASSES_MAX, PassResult, Strategy},
+};
+use me2_vmm::{clock, dirty::Collect, pagemap};
+use me2_wire::{
+    PAGE_SIZE, PageIndex,
+    blob::StateBlob,
+    message::{self, ToDestination, ToSource},
+    page::ChunkWriter,
+};
+use tokio::{sync::watch, task::block_in_place};
+
+use super::{
+    CHUNK_PAGES, Machine,
+    observer::{AbortOnDrop, Observer, PROGRESS_INTERVAL},
+};
+use crate::{
+    control::types::{MigrateRequest, Mode, Outcome, Report},
+    identity::{Identity, TrustStore},
+    process::published,
+    report::{Ram, Status},
+    transport::{
+        frames::{LinkError, message_frame},
+        pace::Pacer,
+    },
+};
+use bulk::{Bulk, Encoding, SendCounters};
+use link::Link;
+
+/// Downtime that plain pre-copy converges to, if the request names none.
+const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
+/// How long vCPUs may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the explorer watches which pages are being written, to send these last.
+const EXPLORE_WINDOW: Duration = Duration::from_millis(20);
+/// Page records in the handover besides those that the CPU state refers to: bytes before
+/// encoding, by the rate of the last pass, so that they add about a millisecond.
+const HANDOVER_EXTRA: Duration = Duration::from_millis(1);
+const HANDOVER_EXTRA_PAGES_MAX: usize = CHUNK_PAGES;
+
+/// Why an attempt failed before the handover. The VM runs on here.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An operator ended it.
+    #[error("cancelled")]
+    Cancelled,
+    /// It took longer than the request allows.
+    #[error("it took longer than {0} s")]
+    TimedOut(u64),
+    /// The destination does not take this VM.
+    #[error("the destination refused: {0}")]
+    Refused(String),
+    /// The link failed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// This side failed.
+    #[error("{0:#}")]
+    Local(#[from] anyhow::Error),
+}
+
+/// How an attempt ended.
+pub enum Ended {
+    /// The VM runs at the destination; everything has been let go.
+    Moved(Report),
+    /// The VM runs here.
+    AtSource(Outcome, Report),
+    /// The link broke after the handover: both sides wait for [`Attempt::recover`].
+    Paused(Box<Attempt>, Report),
+}
+
+/// Who this process is towards its peers.
+pub struct Credentials {
+    /// Its identity.
+    pub identity: Identity,
+    /// Whom it trusts.
+    pub trust: TrustStore,
+}
+
+/// One attempt to move a VM.
+pub struct Attempt {
+    machine: Arc<Machine>,
+    credentials: Arc<Credentials>,
+    request: MigrateRequest,
+    migration: [u8; 16],
+    strategy: Strategy,
+    ownership: Arc<Mutex<ownership::Source>>,
+    epoch: u64,
+    pages: Arc<Mutex<SourcePages>>,
+    counters: Arc<SendCounters>,
+    pacer: Arc<Pacer>,
+    observer: Observer,
+    log: PhaseLog,
+    started: Instant,
+    report: Report,
+    /// Pages whose latest version the destination has not been sent.
+    pending: Bitmap,
+    /// Bytes a second of the last pass.
+    rate: f64,
+    stop: Option<Stopped>,
+    /// Traffic of connections that broke.
+    past_wire_bytes: u64,
+}
+
+/// What is known once the VM stands still.
+struct Stopped {
+    at: Instant,
+    requested_ns: u64,
+    stopped_ns: u64,
+    handed_over_ns: u64,
+    state: Vec<StateBlob>,
+    state_pages: Vec<PageIndex>,
+}
+
+impl Attempt {
+    /// An attempt that has not begun.
+    pub fn new(
+        machine: Arc<Machine>,
+        credentials: Arc<Credentials>,
+        request: MigrateRequest,
+        migration: [u8; 16],
+        ownership: Arc<Mutex<ownership::Source>>,
+        observer: Observer,
+        started: Instant,
+    ) -> Self {
+        let page_count = machine.vm.memory().layout().page_count();
+        let pacer = Arc::new(Pacer::new(request.max_bandwidth_bytes_per_second));
+        let report = Report {
+            mode: request.mode,
+            ..Report::default()
+        };
+        Self {
+            strategy: published::strategy(request.mode),
+            machine,
+            credentials,
+            request,
+            migration,
+            ownership,
+            epoch: 0,
+            pages: Arc::new(Mutex::new(SourcePages::new(page_count))),
+            counters: Arc::default(),
+            pacer,
+            observer,
+            log: PhaseLog::begin(),
+            started,
+            report,
+            pending: Bitmap::new(page_count),
+            rate: 0.0,
+            stop: None,
+            past_wire_bytes: 0,
+        }
+    }
+
+    /// How the memory travels.
+    pub fn mode(&self) -> Mode {
+        self.request.mode
+    }
+
+    /// When it was asked for.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Moves the VM. It runs here before, and afterwards as [`Ended`] says.
+    pub async fn migrate(mut self, mut cancel: watch::Receiver<bool>) -> Ended {
+        self.report.guest.rate_before = self
+            .machine
+            .monitor
+            .rate(self.started - Duration::from_secs(2), self.started);
+        let timeout = self.request.timeout_s.map(Duration::from_secs);
+        let prepared = tokio::select! {
+            result = self.until_stopped() => result,
+            _ = cancel.wait_for(|cancelled| *cancelled) => Err(Failure::Cancelled),
+            () = expire(timeout) => Err(Failure::TimedOut(timeout.unwrap_or_default().as_secs())),
+        };
+        match prepared {
+            Err(failure) => self.stay(failure),
+            // From here on nothing is cancelled: the handover is leaving.
+            Ok(link) => self.hand_over_and_finish(link).await,
+        }
+    }
+
+    /// Everything that may fail freely, in order.
+    async fn until_stopped(&mut self) -> Result<Link, Failure> {
+        let mut link = self.setup().await?;
+        let _progress = self.tell_progress(&link);
+        self.explore().await?;
+        let mut bulk = Bulk::open(
+            &link.connection,
+            link.preface,
+            &self.encoding(),
+            &self.pacer,
+        )
+        .await?;
+        if self.strategy.copies_before() {
+            self.precopy(&mut link, &mut bulk).await?;
+        }
+        self.stop()?;
+        if !self.strategy.copies_after() {
+            self.send_pending(&mut link, &mut bulk).await?;
+        }
+        link.bulk = Some(bulk);
+        Ok(link)
+    }
+
+    /// Setup: the destination is ready when this returns.
+    async fn setup(&mut self) -> Result<Link, Failure> {
+        let prepare = self
+            .lock_ownership()
+            .prepare()
+            .context("cannot begin an attempt")?;
+        self.epoch = prepare.epoch();
+        let mut link = self.connect(message::Purpose::Migrate).await?;
+        link.control
+            .message(&ToDestination::Machine(
+                self.machine.vm.document().to_json(),
+            ))
+            .await?;
+        match link.replies.message().await? {
+            ToSource::Ready => {
+                let prepared = DestinationMessage::Prepared { epoch: self.epoch };
+                self.lock_ownership()
+                    .on_peer(prepared)
+                    .context("the peer broke the rules")?;
+                Ok(link)
+            }
+            ToSource::Refused { reason, .. } => Err(Failure::Refused(reason)),
+            _ => Err(LinkError::Unexpected("a message before Ready").into()),
+        }
+    }
+
+    /// Explore: starts the dirty log, and finds the pages that hold anything at all.
+    async fn explore(&mut self) -> Result<(), Failure> {
+        self.observer.enter(&mut self.log, Phase::Explore);
+        let layout = self.machine.vm.memory().layout().clone();
+        block_in_place(|| self.machine.vm.start_dirty_log()).context("cannot log writes")?;
+        self.machine.probing.forget_recent_writes(&layout);
+        if self.strategy == Strategy::Hybrid {
+            // Not waiting for anything: this is how long the guest is observed.
+            tokio::time::sleep(EXPLORE_WINDOW).await;
+        }
+        let populated = block_in_place(|| pagemap::populated_pages(self.machine.vm.memory()))
+            .context("cannot read which pages are populated")?;
+        self.pending = Bitmap::from_words(populated, layout.page_count());
+        let useful_pages = self.pending.count();
+        self.report.ram = Ram {
+            page_size_bytes: PAGE_SIZE as u64,
+            total_pages: u64::from(layout.page_count()),
+            useful_pages,
+            untouched_pages: u64::from(layout.page_count()) - useful_pages,
+            ..Ram::default()
+        };
+        self.observer.update(|status| {
+            status.pages_total = useful_pages;
+            status.pages_remaining = useful_pages;
+        });
+        Ok(())
+    }
+
+    /// Precopy: passes, as long as they pay.
+    async fn precopy(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<(), Failure> {
+        let limits = Limits {
+            downtime: self
+                .request
+                .downtime_limit_ms
+                .map_or(DOWNTIME_LIMIT, Duration::from_millis),
+            passes: PRECOPY_PASSES_MAX,
+        };
+        let begun = Instant::now();
+        for pass in 1.. {
+            self.observer.enter(&mut self.log, Phase::Precopy(pass));
+            let pass_begun = Instant::now();
+            let sent_pages = self.send_pending(link, bulk).await?;
+            let took = pass_begun.elapsed();
+            let dirty = block_in_place(|| self.machine.vm.collect_dirty(Collect::AndProtect))
+                .context("cannot read the dirty log")?;
+            self.pending
+                .union(&Bitmap::from_words(dirty, self.pending.len()));
+            self.report.precopy.passes = u64::from(pass);
+            self.report.precopy.pages += sent_pages;
+            self.report.precopy.bytes = self
+                .counters
+                .encoded_bytes
+                .load(std::sync::atomic::Ordering::Relaxed);
+            let result = PassResult {
+                pass,
+                sent_pages,
+                took,
+                dirty_pages: self.pending.count(),
+                total_sent_pages: self.report.precopy.pages,
+                used_pages: self.report.ram.useful_pages,
+            };
+            tracing::info!(
+                pass,
+                sent_pages,
+                dirty_pages = result.dirty_pages,
+                "pass done"
+            );
+            let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
+            let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
+            if is_late || !switch::another_pass(self.strategy, &result, &limits) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces and sends everything pending; returns when the destination has it. Gives how many
+    /// pages that were.
+    async fn send_pending(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<u64, Failure> {
+        let count = self.pending.count();
+        let (version, ranges) = self.lock_pages().begin_version(&self.pending);
+        link.control
+            .message(&ToDestination::Announce {
+                version,
+                pages: ranges,
+            })
+            .await?;
+        let layout = self.machine.vm.memory().layout();
+        let order = self.machine.probing.hot_last(layout, self.pending.iter());
+        self.pending = Bitmap::new(self.pending.len());
+        let begun = Instant::now();
+        bulk.pass(order).await?;
+        link.control
+            .message(&ToDestination::PassEnd { version })
+            .await?;
+        loop {
+            let reply = tokio::select! {
+                reply = link.replies.message() => reply?,
+                failure = bulk.failed() => return Err(failure.into()),
+            };
+            match reply {
+                ToSource::PassReceived { version: received } if received == version => break,
+                ToSource::Progress { missing_pages, .. } => {
+                    self.observer
+                        .update(|status| status.pages_remaining = missing_pages);
+                }
+                ToSource::Refused { reason, .. } => return Err(Failure::Refused(reason)),
+                _ => return Err(LinkError::Unexpected("a message in pre-copy").into()),
+            }
+        }
+        self.rate = (count * PAGE_SIZE as u64) as f64 / begun.elapsed().as_secs_f64();
+        Ok(count)
+    }
+
+    /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
+    /// time, since saving may write guest memory.
+    fn stop(&mut self) -> Result<(), Failure> {
+        self.observer.enter(&mut self.log, Phase::Stop);
+        let vm = &self.machine.vm;
+        let (at, requested_ns) = (Instant::now(), clock::monotonic_ns());
+        block_in_place(|| {
+            vm.vcpus().request_stop();
+            let stopped_ns = vm
+                .vcpus()
+                .wait_stopped(Some(at + STOP_TIMEOUT))
+                .context("the vCPUs did not stop in time")?;
+            let state = vm.save().context("cannot save the VM's state")?;
+            let state_pages = vm
+                .state_pages()
+                .context("cannot find the pages of the CPU state")?;
+            let dirty = vm
+                .collect_dirty(Collect::Last)
+                .context("cannot read the dirty log")?;
+            self.pending
+                .union(&Bitmap::from_words(dirty, self.pending.len()));
+            self.stop = Some(Stopped {
+                at,
+                requested_ns,
+                stopped_ns,
+                handed_over_ns: 0,
+                state,
+                state_pages,
+            });
+            anyhow::Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Handover: one flight with the last versions, the state, and the pages that it refers to.
+    /// The VM has left this process when the first byte is written.
+    async fn hand_over(&mut self, link: &mut Link) -> Result<(), LinkError> {
+        let epoch = self
+            .lock_ownership()
+            .handover_sending()
+            .expect("the destination is ready");
+        self.observer.enter(&mut self.log, Phase::Handover);
+        let stop = self.stop.as_mut().expect("stopped before the handover");
+        let (version, ranges) = {
+            let mut pages = self.pages.lock().expect("no panics under this lock");
+            pages.begin_version(&self.pending)
+        };
+        let extra = (self.rate * HANDOVER_EXTRA.as_secs_f64() / PAGE_SIZE as f64) as usize;
+        let extra = extra.min(HANDOVER_EXTRA_PAGES_MAX);
+        let claimed: Vec<_> = {
+            let mut pages = self.pages.lock().expect("no panics under this lock");
+            let state_pages = stop.state_pages.iter().copied();
+            let wanted: Vec<PageIndex> = state_pages
+                .chain(self.pending.iter().take(extra))
+                .filter(|page| pages.claim(*page))
+                .collect();
+            wanted.into_iter().map(|page| (page, version)).collect()
+        };
+        let encoding = Encoding {
+            machine: self.machine.clone(),
+            pages: self.pages.clone(),
+            counters: self.counters.clone(),
+        };
+        let mut flight = Vec::new();
+        block_in_place(|| {
+            let mut writer = ChunkWriter::new();
+            for chunk in claimed.chunks(CHUNK_PAGES) {
+                flight.extend_from_slice(&encoding.encode(&mut writer, chunk));
+            }
+        });
+        let handed_over_ns = clock::monotonic_ns();
+        flight.extend_from_slice(&message_frame(&ToDestination::Handover(Box::new(
+            message::Handover {
+                epoch,
+                version,
+                pages: ranges,
+                state: std::mem::take(&mut stop.state),
+                stopped_ns: stop.stopped_ns,
+                since_stop_ns: handed_over_ns - stop.stopped_ns,
+                verify_full: self.request.verify_full,
+            },
+        ))));
+        stop.handed_over_ns = handed_over_ns;
+        self.report.handover.bytes = flight.len() as u64;
+        link.control.bytes(&flight).await
+    }
+
+    /// The attempt failed before the handover: the VM runs on here, as before.
+    fn stay(mut self, failure: Failure) -> Ended {
+        let vm = &self.machine.vm;
+        {
+            let mut ownership = self.lock_ownership();
+            // Refused after the handover, it is the owner's already.
+            let _ = ownership.abort();
+            assert!(
+                ownership.may_run(),
+                "only the owner runs the VM: {:?}",
+                ownership.state()
+            );
+        }
+        vm.vcpus().resume();
+        if let Err(error) = block_in_place(|| vm.stop_dirty_log()) {
+            tracing::error!("the dirty log stays on: {:#}", anyhow::Error::from(error));
+        }
+        let outcome = match failure {
+            Failure::Refused(_) => Outcome::Refused,
+            Failure::TimedOut(_) => Outcome::TimedOut,
+            _ => Outcome::FailedAtSource,
+        };
+        self.report.status = if matches!(failure, Failure::Cancelled) {
+            Status::Cancelled
+        } else {
+            Status::Failed
+        };
+        self.report.error = Some(format!(
+            "{:#}; the VM runs on at the source",
+            anyhow::Error::from(failure)
+        ));
+        self.fill_report(None);
+        Ended::AtSource(outcome, self.report)
+    }
+
+    fn encoding(&self) -> Encoding {
+        Encoding {
+            machine: self.machine.clone(),
+            pages: self.pages.clone(),
+            counters: self.counters.clone(),
+        }
+    }
+
+    fn lock_ownership(&self) -> std::sync::MutexGuard<'_, ownership::Source> {
+        self.ownership.lock().expect("no panics under this lock")
+    }
+
+    fn lock_pages(&self) -> std::sync::MutexGuard<'_, SourcePages> {
+        self.pages.lock().expect("no panics under this lock")
+    }
+
+    /// Tells progress while the result lives.
+    fn tell_progress(&self, link: &Link) -> AbortOnDrop {
+        let (observer, connection) = (self.observer.clone(), link.connection.clone());
+        let past = self.past_wire_bytes;
+        AbortOnDrop(tokio::spawn(async move {
+            let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
+            loop {
+                interval.tick().await;
+                observer.tick(past + connection.stats().udp_tx.bytes);
+            }
+        }))
+    }
+}
+
+async fn expire(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+}

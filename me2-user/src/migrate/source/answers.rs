@@ -1,0 +1,98 @@
+//! Answers to page requests: each on the stream that asked, many at a time, encoded on a thread
+//! of their own so that they never wait behind the push.
+
+use std::sync::{Arc, mpsc as thread_mpsc};
+
+use me2_wire::{
+    PageIndex,
+    frame::{Preface, StreamKind},
+    message::{PageRequest, REQUEST_PAGES_MAX},
+    page::ChunkWriter,
+};
+use tokio::sync::oneshot;
+
+use super::{super::PRIORITY_FAULT, bulk::Encoding};
+use crate::transport::{
+    frames::{FrameReceiver, FrameSender, LinkError},
+    pace::Pacer,
+};
+
+struct Question {
+    wanted: Vec<PageIndex>,
+    answer: oneshot::Sender<Vec<u8>>,
+}
+
+/// Answers page requests of a connection until it breaks; gives the reason.
+pub async fn serve(
+    connection: quinn::Connection,
+    preface: Preface,
+    encoding: Encoding,
+    pacer: Arc<Pacer>,
+) -> LinkError {
+    let (questions, receiver) = thread_mpsc::channel();
+    std::thread::Builder::new()
+        .name("answer".into())
+        .spawn(move || encode_answers(&encoding, &receiver))
+        .expect("a thread can be started");
+    loop {
+        let (send, receive) = match connection.accept_bi().await {
+            Ok(streams) => streams,
+            Err(error) => return error.into(),
+        };
+        let (questions, pacer) = (questions.clone(), pacer.clone());
+        tokio::spawn(async move {
+            if let Err(error) = answer(send, receive, preface, questions, &pacer).await {
+                tracing::debug!("a page request was not answered: {error}");
+            }
+        });
+    }
+}
+
+async fn answer(
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+    expected: Preface,
+    questions: thread_mpsc::Sender<Question>,
+    pacer: &Pacer,
+) -> Result<(), LinkError> {
+    let (mut receiver, preface) = FrameReceiver::begin(receive, StreamKind::FaultAnswer).await?;
+    if preface.migration != expected.migration || preface.epoch != expected.epoch {
+        return Err(LinkError::Unexpected("a request for another migration"));
+    }
+    let mut request: PageRequest = receiver.message().await?;
+    request.wanted.truncate(REQUEST_PAGES_MAX);
+    let (answer, answered) = oneshot::channel();
+    // The thread lives as long as a sender does.
+    let _ = questions.send(Question {
+        wanted: request.wanted,
+        answer,
+    });
+    let frame = answered.await.map_err(|_| LinkError::Ended)?;
+    let mut sender = FrameSender::answering(send);
+    sender.set_priority(PRIORITY_FAULT);
+    pacer.admit(frame.len()).await;
+    sender.bytes(&frame).await?;
+    sender.finish();
+    Ok(())
+}
+
+fn encode_answers(encoding: &Encoding, questions: &thread_mpsc::Receiver<Question>) {
+    let mut writer = ChunkWriter::new();
+    while let Ok(question) = questions.recv() {
+        let claimed: Vec<_> = {
+            let mut pages = encoding.pages.lock().expect("no panics under this lock");
+            let claimed = pages.claim_answer(&question.wanted);
+            claimed
+                .into_iter()
+                .map(|page| (page, pages.version_of(page)))
+                .collect()
+        };
+        // Nothing to send means that all of it is on its way already.
+        let frame = if claimed.is_empty() {
+            Vec::new()
+        } else {
+            encoding.encode(&mut writer, &claimed)
+        };
+        let _ = question.answer.send(frame);
+    }
+}

@@ -1,0 +1,99 @@
+//! The source's connection: made anew by a recovery, while the attempt lives on.
+
+use me2_vmm::clock;
+use me2_wire::{
+    PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
+    frame::{Preface, StreamKind},
+    message::{Hello, Purpose, ToDestination, ToSource},
+};
+
+use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk};
+use crate::{
+    identity::TrustStore,
+    transport::{
+        endpoint::{self, ConnectFailure},
+        frames::{FrameReceiver, FrameSender, LinkError},
+    },
+};
+
+/// A connection on which both sides have said hello.
+pub struct Link {
+    // Sends the last packets; outlives the connection.
+    pub endpoint: quinn::Endpoint,
+    pub connection: quinn::Connection,
+    pub control: FrameSender,
+    pub replies: FrameReceiver,
+    /// What every stream of this connection begins with, but for its kind.
+    pub preface: Preface,
+    /// Whether both sides share a monotonic clock.
+    pub same_host: bool,
+    pub bulk: Option<Bulk>,
+}
+
+impl Attempt {
+    /// Connects, and says hello.
+    pub(super) async fn connect(&self, purpose: Purpose) -> Result<Link, Failure> {
+        let identity = &self.credentials.identity;
+        let only = self.request.peer.map(TrustStore::only);
+        let trust = only.as_ref().unwrap_or(&self.credentials.trust);
+        let failed = |failure: ConnectFailure| Failure::Local(failure.into());
+        let target = endpoint::resolve(&self.request.to).await.map_err(failed)?;
+        let (endpoint, peer) = endpoint::connect(target, identity, trust)
+            .await
+            .map_err(failed)?;
+        let connection = peer.connection;
+        // The peer judges this side's identity only now: a refusal shows in the first answer.
+        let explain = |error: LinkError| match error {
+            LinkError::Connection(error)
+            | LinkError::Read(quinn::ReadExactError::ReadError(
+                quinn::ReadError::ConnectionLost(error),
+            ))
+            | LinkError::Write(quinn::WriteError::ConnectionLost(error)) => failed(
+                ConnectFailure::explain(error, target, identity.fingerprint()),
+            ),
+            other => Failure::Link(other),
+        };
+        let preface = Preface {
+            kind: StreamKind::Control,
+            migration: self.migration,
+            epoch: self.epoch,
+        };
+        let (send, receive) = connection
+            .open_bi()
+            .await
+            .map_err(|error| explain(error.into()))?;
+        let mut control = FrameSender::begin(send, &preface).await.map_err(explain)?;
+        control.set_priority(PRIORITY_CONTROL);
+        let hello = Hello {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION_MAX,
+            migration: self.migration,
+            epoch: preface.epoch,
+            purpose,
+            boot_id: clock::boot_id(),
+        };
+        control
+            .message(&ToDestination::Hello(hello))
+            .await
+            .map_err(explain)?;
+        let mut replies = FrameReceiver::answering(receive);
+        let same_host = match replies.message().await.map_err(explain)? {
+            ToSource::Hello { version, boot_id }
+                if (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION_MAX).contains(&version) =>
+            {
+                boot_id != [0; 16] && boot_id == clock::boot_id()
+            }
+            ToSource::Refused { reason, .. } => return Err(Failure::Refused(reason)),
+            _ => return Err(LinkError::Unexpected("another message than hello").into()),
+        };
+        Ok(Link {
+            endpoint,
+            connection,
+            control,
+            replies,
+            preface,
+            same_host,
+            bulk: None,
+        })
+    }
+}

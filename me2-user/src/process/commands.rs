@@ -1,0 +1,346 @@
+//! The life of a process that has its VM: answers commands, moves the VM, ends with it.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use me2_engine::ownership;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use super::{Inputs, Node, exit_code};
+use crate::{
+    control::{
+        channel::{Command, Refusal},
+        types::{Accepted, MigrateRequest, Outcome, VmState},
+    },
+    migrate::{
+        Machine,
+        observer::Observer,
+        source::{Attempt, Ended},
+    },
+};
+
+/// How often the guest's own account is published.
+const GUEST_INTERVAL: Duration = Duration::from_millis(250);
+/// A second signal within this time means it.
+const INSIST_WITHIN: Duration = Duration::from_secs(10);
+
+/// SIGTERM and SIGINT.
+pub struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+    asked: Vec<Instant>,
+}
+
+impl Ending {
+    /// Begins to listen; from now on the signals end nothing by themselves.
+    pub fn listen() -> Self {
+        let listen = |kind| signal(kind).expect("the runtime handles signals");
+        Self {
+            terminate: listen(SignalKind::terminate()),
+            interrupt: listen(SignalKind::interrupt()),
+            asked: Vec::new(),
+        }
+    }
+
+    /// Waits for the next signal. Cancel-safe.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        self.asked.push(Instant::now());
+    }
+
+    /// Whether the last signal came soon after another.
+    pub fn insists(&self) -> bool {
+        let [.., before, last] = self.asked[..] else {
+            return false;
+        };
+        last.duration_since(before) < INSIST_WITHIN
+    }
+}
+
+/// A VM's process, while the VM is here or on its way from here.
+struct Life {
+    node: Arc<Node>,
+    machine: Arc<Machine>,
+    ownership: Arc<Mutex<ownership::Source>>,
+    migration: Option<Moving>,
+    paused: Option<Box<Attempt>>,
+    last_id: u64,
+}
+
+/// A migration under way.
+struct Moving {
+    task: JoinHandle<Ended>,
+    cancel: watch::Sender<bool>,
+    observer: Observer,
+}
+
+/// Lives with the VM until it ends, has moved away, or is stopped.
+pub async fn live(
+    node: Arc<Node>,
+    machine: Arc<Machine>,
+    ownership: Arc<Mutex<ownership::Source>>,
+    mut inputs: Inputs,
+) -> ExitCode {
+    let mut life = Life {
+        node,
+        machine,
+        ownership,
+        migration: None,
+        paused: None,
+        last_id: 0,
+    };
+    let code = life.until_end(&mut inputs).await;
+    life.node.close_api().await;
+    code
+}
+
+impl Life {
+    async fn until_end(&mut self, inputs: &mut Inputs) -> ExitCode {
+        let mut ending = Ending::listen();
+        let mut tick = tokio::time::interval(GUEST_INTERVAL);
+        loop {
+            tokio::select! {
+                Some(reason) = inputs.ended.recv() => {
+                    self.node.set_state(VmState::Stopped);
+                    self.give_up_migration().await;
+                    return exit_code(&reason);
+                }
+                Some(command) = inputs.commands.recv() => {
+                    if self.carry_out(command).await {
+                        return ExitCode::SUCCESS;
+                    }
+                }
+                ended = moved(&mut self.migration) => {
+                    if self.conclude(ended) {
+                        return ExitCode::SUCCESS;
+                    }
+                }
+                () = ending.wait() => {
+                    if self.may_end() {
+                        self.give_up_migration().await;
+                        return ExitCode::SUCCESS;
+                    }
+                    if ending.insists() {
+                        tracing::error!("ended by a signal while the destination still needed this side");
+                        return ExitCode::from(5);
+                    }
+                    tracing::warn!("the VM has left but its pages have not: the same signal again ends this side all the same");
+                }
+                _ = tick.tick() => {
+                    let guest = self.machine.monitor.status();
+                    self.node.status.send_if_modified(|status| {
+                        let is_new = status.guest != guest;
+                        status.guest = guest;
+                        is_new
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether nobody but this process has anything of the VM.
+    fn may_end(&self) -> bool {
+        self.ownership
+            .lock()
+            .expect("no panics under this lock")
+            .may_run()
+    }
+
+    /// The process ends with the VM here: the destination is told by the connection's end.
+    async fn give_up_migration(&mut self) {
+        if let Some(moving) = self.migration.take() {
+            let _ = moving.cancel.send(true);
+            if let Ok(ended) = moving.task.await {
+                let (outcome, report) = ended.summary();
+                moving.observer.end(outcome, report.clone());
+            }
+        }
+    }
+
+    /// True: the process shall end.
+    async fn carry_out(&mut self, command: Command) -> bool {
+        match command {
+            Command::Migrate { request, reply } => _ = reply.send(self.migrate(request)),
+            Command::Recover { reply } => _ = reply.send(self.recover()),
+            Command::Cancel { reply } => _ = reply.send(self.cancel()),
+            Command::Pause { reply } => _ = reply.send(self.pause()),
+            Command::Resume { reply } => _ = reply.send(self.resume()),
+            Command::Stop { reply } => {
+                if self.migration.is_some() || !self.may_end() {
+                    _ = reply.send(Err(Refusal::conflict(
+                        "a migration is under way",
+                        "wait for its end, or cancel it",
+                    )));
+                    return false;
+                }
+                self.machine.vm.vcpus().request_stop();
+                self.node.set_state(VmState::Stopped);
+                _ = reply.send(Ok(()));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn migrate(&mut self, request: MigrateRequest) -> Result<Accepted, Refusal> {
+        request
+            .check()
+            .map_err(|error| Refusal::invalid(error, "see me2 hybrid-migrate --help"))?;
+        if self.migration.is_some() || !self.may_end() {
+            return Err(Refusal::conflict(
+                "a migration is under way",
+                "me2 status tells how far it is",
+            ));
+        }
+        if !self.machine.vm.vcpus().is_running() {
+            return Err(Refusal::conflict(
+                "the VM is paused",
+                "resume it, then move it",
+            ));
+        }
+        self.last_id += 1;
+        let (id, mode, started) = (self.last_id, request.mode, Instant::now());
+        let observer = self.observe(id, mode, started);
+        let (cancel, cancelled) = watch::channel(false);
+        let attempt = Attempt::new(
+            self.machine.clone(),
+            self.node.credentials.clone(),
+            request,
+            migration_identity(id),
+            self.ownership.clone(),
+            observer.clone(),
+            started,
+        );
+        let task = tokio::spawn(attempt.migrate(cancelled));
+        self.migration = Some(Moving {
+            task,
+            cancel,
+            observer,
+        });
+        Ok(Accepted { id })
+    }
+
+    fn recover(&mut self) -> Result<Accepted, Refusal> {
+        if self.migration.is_some() {
+            return Err(Refusal::conflict(
+                "a migration is under way",
+                "me2 status tells how far it is",
+            ));
+        }
+        let Some(attempt) = self.paused.take() else {
+            return Err(Refusal::conflict(
+                "there is nothing to recover",
+                "me2 status tells the state of the VM",
+            ));
+        };
+        let id = self.last_id;
+        let observer = self.observe(id, attempt.mode(), attempt.started());
+        let (cancel, _) = watch::channel(false);
+        let task = tokio::spawn(attempt.recover(observer.clone()));
+        self.migration = Some(Moving {
+            task,
+            cancel,
+            observer,
+        });
+        Ok(Accepted { id })
+    }
+
+    fn observe(&self, id: u64, mode: crate::report::Mode, started: Instant) -> Observer {
+        let events = self.node.events.begin(id);
+        Observer::new(events, self.node.status.clone(), id, 1, mode, started)
+    }
+
+    fn cancel(&mut self) -> Result<(), Refusal> {
+        let Some(moving) = &self.migration else {
+            return Err(Refusal::conflict(
+                "no migration is under way",
+                "me2 status tells the state of the VM",
+            ));
+        };
+        if !self.may_end() {
+            return Err(Refusal::conflict(
+                "the VM has left already",
+                "wait until the migration is complete",
+            ));
+        }
+        let _ = moving.cancel.send(true);
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), Refusal> {
+        self.refuse_while_moving()?;
+        self.machine.vm.vcpus().request_stop();
+        self.node.set_state(VmState::Paused);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), Refusal> {
+        self.refuse_while_moving()?;
+        self.machine.vm.vcpus().resume();
+        self.node.set_state(VmState::Running);
+        Ok(())
+    }
+
+    fn refuse_while_moving(&self) -> Result<(), Refusal> {
+        if self.migration.is_some() || !self.may_end() {
+            return Err(Refusal::conflict(
+                "a migration is under way",
+                "wait for its end, or cancel it",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A migration has ended. True: the VM has moved, and so the process shall end.
+    fn conclude(&mut self, ended: Ended) -> bool {
+        let moving = self.migration.take().expect("it has just ended");
+        let (outcome, report) = ended.summary();
+        if let Some(error) = &report.error {
+            tracing::error!("the migration did not complete: {error}");
+        }
+        self.node.set_state(match outcome {
+            Outcome::Moved => VmState::Migrated,
+            Outcome::FailedAfterHandover => VmState::PostcopyPaused,
+            _ => VmState::Running,
+        });
+        moving.observer.end(outcome, report.clone());
+        match ended {
+            Ended::Moved(_) => true,
+            Ended::AtSource(..) => false,
+            Ended::Paused(attempt, _) => {
+                self.paused = Some(attempt);
+                false
+            }
+        }
+    }
+}
+
+/// Waits for the end of the migration under way; for ever if there is none. Cancel-safe.
+async fn moved(migration: &mut Option<Moving>) -> Ended {
+    match migration {
+        Some(moving) => (&mut moving.task).await.expect("panics end the process"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Names a migration: this process, its start, and a number.
+fn migration_identity(id: u64) -> [u8; 16] {
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut identity = [0; 16];
+    identity[..8].copy_from_slice(&(time.as_nanos() as u64).to_le_bytes());
+    identity[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+    identity[12..].copy_from_slice(&(id as u32).to_le_bytes());
+    identity
+}

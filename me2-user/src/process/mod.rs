@@ -1,0 +1,275 @@
+//! The process of one VM: started with it ([`run`]) or by receiving it ([`receive`]), and the same
+//! from then on: it has the VM, answers its API, and can move it away.
+
+mod commands;
+pub mod monitor;
+pub mod published;
+mod receive;
+mod run;
+mod serial;
+
+pub use receive::receive;
+pub use run::run;
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::Context;
+use me2_vmm::{
+    machine::MachineDocument,
+    paging::Userfault,
+    vcpu::{EndHandler, EndReason},
+    vm::Host,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    cli::SerialTarget,
+    control::{
+        self, ControlHandle, EventHub,
+        channel::Command,
+        server,
+        socket::ControlSocket,
+        types::{Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
+    },
+    explore::Probing,
+    identity::{Identity, TrustStore},
+    migrate::{destination::Incoming, source::Credentials},
+};
+use monitor::GuestMonitor;
+
+/// What a VM process has whether or not the VM is here: opened when it starts, so that privileges
+/// can be dropped later.
+pub struct Node {
+    host: Host,
+    credentials: Arc<Credentials>,
+    probing: Arc<Probing>,
+    serial: SerialTarget,
+    ended: mpsc::UnboundedSender<EndReason>,
+    status: watch::Sender<VmStatus>,
+    events: EventHub,
+    control: ControlHandle,
+    api: Mutex<Option<ApiServer>>,
+    /// Where the API of a VM with this name is to be.
+    api_path: Box<dyn Fn(&str) -> anyhow::Result<(String, PathBuf)> + Send + Sync>,
+    memory_max: u64,
+}
+
+/// What the process takes in while it lives.
+pub struct Inputs {
+    /// The VM ended by itself.
+    pub ended: mpsc::UnboundedReceiver<EndReason>,
+    /// What clients ask for.
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// A running API server.
+struct ApiServer {
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+    /// Whether it was there before a VM was, and stays if that VM's migration fails.
+    is_permanent: bool,
+}
+
+/// What a process is started with.
+pub struct NodeOptions {
+    /// Name until a VM brings one.
+    pub name: String,
+    /// Source or receiver.
+    pub role: Role,
+    /// Folder of the identity.
+    pub config_dir: PathBuf,
+    /// Where the console goes.
+    pub serial: SerialTarget,
+    /// Whether to attach probes.
+    pub probes: bool,
+    /// Largest VM to be received, in bytes.
+    pub memory_max: u64,
+    /// The name, and the API's path, of a VM that has this name.
+    #[expect(clippy::type_complexity, reason = "said once")]
+    pub api_path: Box<dyn Fn(&str) -> anyhow::Result<(String, PathBuf)> + Send + Sync>,
+}
+
+impl Node {
+    /// Opens everything that needs privileges.
+    pub fn open(options: NodeOptions) -> anyhow::Result<(Arc<Self>, Inputs)> {
+        let identity = Identity::load(&options.config_dir)?;
+        let trust = TrustStore::load(&options.config_dir)?;
+        let userfault = Arc::new(Userfault::open()?);
+        let host = Host::open(userfault)?;
+        let probing = if options.probes {
+            Probing::start(frames_of_host()?)
+        } else {
+            Probing::disabled()
+        };
+        let state = if options.role == Role::Source {
+            VmState::Paused
+        } else {
+            VmState::Waiting
+        };
+        let status = VmStatus {
+            schema_version: STATUS_SCHEMA_VERSION,
+            name: options.name,
+            pid: std::process::id(),
+            role: options.role,
+            vm_state: state,
+            migration: None,
+            guest: None,
+        };
+        let (control, port) = control::channel(status);
+        let (ended_sender, ended) = mpsc::unbounded_channel();
+        let node = Self {
+            host,
+            credentials: Arc::new(Credentials { identity, trust }),
+            probing: Arc::new(probing),
+            serial: options.serial,
+            ended: ended_sender,
+            status: port.status,
+            events: port.events,
+            control,
+            api: Mutex::default(),
+            api_path: options.api_path,
+            memory_max: options.memory_max,
+        };
+        Ok((
+            Arc::new(node),
+            Inputs {
+                ended,
+                commands: port.commands,
+            },
+        ))
+    }
+
+    /// Sets what status tells of the VM.
+    pub fn set_state(&self, state: VmState) {
+        self.status.send_modify(|status| status.vm_state = state);
+    }
+
+    /// Takes a VM in whose source has described it: checks it against this host and this
+    /// process's limits, opens its console and its API, and builds its machine.
+    pub fn admit(
+        &self,
+        document: MachineDocument,
+        migration: [u8; 16],
+        epoch: u64,
+        same_host: bool,
+    ) -> anyhow::Result<Incoming> {
+        anyhow::ensure!(
+            document.memory_bytes <= self.memory_max,
+            "the VM has {} MiB of memory, more than this receiver's --max-memory",
+            document.memory_bytes >> 20
+        );
+        self.host.check(&document)?;
+        self.open_api(&document.name, false)?;
+        let monitor = self.open_console(document.builtin_guest)?;
+        let ended = self.end_handler();
+        let probing = self.probing.clone();
+        Incoming::prepare(
+            &self.host, document, monitor, probing, ended, migration, epoch, same_host,
+        )
+    }
+
+    /// The VM that was admitted does not come after all.
+    pub fn withdraw(&self) {
+        let api = {
+            let mut api = self.api.lock().expect("no panics under this lock");
+            api.take_if(|api| !api.is_permanent)
+        };
+        if let Some(api) = api {
+            let _ = api.stop.send(());
+        }
+    }
+
+    /// Opens the API for a VM of this name, if it is not open yet.
+    fn open_api(&self, name: &str, is_permanent: bool) -> anyhow::Result<()> {
+        let mut api = self.api.lock().expect("no panics under this lock");
+        let (name, path) = (self.api_path)(name)?;
+        self.status.send_modify(|status| status.name = name);
+        if api.is_some() {
+            return Ok(());
+        }
+        let socket = ControlSocket::bind(&path)
+            .context("the API socket (does a VM of this name run here? --name gives another)")?;
+        tracing::info!(api = %path.display(), "API open");
+        let (stop, stopped) = oneshot::channel();
+        let control = self.control.clone();
+        let task = tokio::spawn(async move {
+            let shutdown = async move { _ = stopped.await };
+            if let Err(error) = server::serve(socket, control, shutdown).await {
+                tracing::error!("the API ended: {error}");
+            }
+        });
+        *api = Some(ApiServer {
+            stop,
+            task,
+            is_permanent,
+        });
+        Ok(())
+    }
+
+    /// Ends the API once its clients have read what there is to read.
+    async fn close_api(&self) {
+        let api = self.api.lock().expect("no panics under this lock").take();
+        if let Some(api) = api {
+            let _ = api.stop.send(());
+            let _ = api.task.await;
+        }
+    }
+
+    fn open_console(&self, builtin_guest: bool) -> anyhow::Result<GuestMonitor> {
+        Ok(GuestMonitor::new(
+            serial::open(&self.serial)?,
+            builtin_guest,
+        ))
+    }
+
+    fn end_handler(&self) -> EndHandler {
+        let ended = self.ended.clone();
+        // Nobody listens only when the process ends.
+        Arc::new(move |reason| _ = ended.send(reason))
+    }
+}
+
+/// How a VM that ended by itself ends its process.
+fn exit_code(reason: &EndReason) -> ExitCode {
+    match reason {
+        EndReason::Exit(0) | EndReason::Shutdown | EndReason::Reset => ExitCode::SUCCESS,
+        EndReason::Exit(status) => {
+            tracing::error!(status, "the guest ended with an error");
+            // Some statuses would read as success in eight bits.
+            ExitCode::from((*status).clamp(1, 255) as u8)
+        }
+        EndReason::Failed(reason) => {
+            tracing::error!("the VM cannot go on: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Frames that any VM of this host can have: all of its memory, and the hole below 4 GiB.
+fn frames_of_host() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let total_kib: u64 = text
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("MemTotal:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse()
+                .ok()
+        })
+        .context("/proc/meminfo tells no MemTotal")?;
+    Ok(total_kib / 4 + (1 << 30) / 4096)
+}
+
+/// The runtime of a VM process: vCPUs, paging and encoding have threads of their own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

@@ -1,0 +1,168 @@
+//! `me2 receive`: waits for a VM, then is its process.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use me2_engine::ownership;
+use tokio::sync::mpsc;
+
+use super::{Inputs, Node, NodeOptions, commands, exit_code, runtime};
+use crate::{
+    cli::ReceiveArgs,
+    control::{
+        channel::{Command, Refusal},
+        socket::VmName,
+        types::{Role, VmState},
+    },
+    migrate::destination::{Knock, Received, Reception, knock},
+    transport::endpoint::Listener,
+};
+
+/// Peers that have said hello and wait to be looked at.
+const KNOCKS_QUEUED: usize = 4;
+
+/// Waits for one VM and stays its process until it ends or has moved on.
+pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async move {
+        let paths = args.clone();
+        let (node, mut inputs) = Node::open(NodeOptions {
+            name: args
+                .name
+                .as_ref()
+                .map_or_else(|| "receiver".to_owned(), VmName::to_string),
+            role: Role::Receiver,
+            config_dir: args.config.resolve()?,
+            serial: args.serial.clone(),
+            probes: !args.no_probes,
+            memory_max: args.max_memory,
+            api_path: Box::new(move |arriving| {
+                let arriving: VmName = arriving.parse()?;
+                let path = paths.api_path(Some(&arriving))?;
+                Ok((
+                    paths.vm_name(&arriving).to_string(),
+                    path.expect("a VM that comes has a name"),
+                ))
+            }),
+        })?;
+        let listener = Listener::bind(
+            args.listen,
+            &node.credentials.identity,
+            &node.credentials.trust,
+        )?;
+        tracing::info!(
+            address = %listener.local_addr()?,
+            identity = %node.credentials.identity.fingerprint(),
+            "waiting for a VM"
+        );
+        if let Some(name) = args
+            .name
+            .as_ref()
+            .map(VmName::to_string)
+            .or_else(|| args.api.as_ref().map(|_| "receiver".to_owned()))
+        {
+            node.open_api(&name, true)?;
+        }
+        let (sender, knocks) = mpsc::channel(KNOCKS_QUEUED);
+        let listening = tokio::spawn(listen(listener, sender));
+        let reception = Reception::new(node.clone(), knocks, args.once);
+        let end = wait(&node, reception, &mut inputs).await;
+        listening.abort();
+        match end {
+            End::Process(code) => {
+                node.close_api().await;
+                Ok(code)
+            }
+            End::Received(Received::Failed(error)) => Err(error),
+            End::Received(Received::Complete { machine, epoch }) => {
+                node.status.send_modify(|status| status.role = Role::Source);
+                node.set_state(VmState::Running);
+                tracing::info!("the VM is here, all of it");
+                let ownership = Arc::new(Mutex::new(ownership::Source::new(epoch)));
+                Ok(commands::live(node, machine, ownership, inputs).await)
+            }
+        }
+    })
+}
+
+enum End {
+    Received(Received),
+    Process(ExitCode),
+}
+
+/// Listens for peers until nobody wants them any more.
+async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>) {
+    while let Some(peer) = listener.next_peer().await {
+        let knocks = knocks.clone();
+        tokio::spawn(async move {
+            match knock(peer).await {
+                Ok(knock) => _ = knocks.send(knock).await,
+                Err(error) => tracing::warn!("refused a peer: {error:#}"),
+            }
+        });
+    }
+}
+
+/// Waits for the VM, and answers the API meanwhile.
+async fn wait(node: &Node, reception: Reception, inputs: &mut Inputs) -> End {
+    let mut received = Box::pin(reception.receive());
+    let mut ending = commands::Ending::listen();
+    loop {
+        tokio::select! {
+            received = &mut received => return End::Received(received),
+            Some(reason) = inputs.ended.recv() => {
+                node.set_state(VmState::Stopped);
+                return End::Process(exit_code(&reason));
+            }
+            Some(command) = inputs.commands.recv() => {
+                if answer(node, command) {
+                    return End::Process(ExitCode::SUCCESS);
+                }
+            }
+            () = ending.wait() => {
+                let state = node.status.borrow().vm_state;
+                if !matches!(state, VmState::Running | VmState::PostcopyPaused) {
+                    return End::Process(ExitCode::SUCCESS);
+                }
+                if ending.insists() {
+                    tracing::error!("ended by a signal in the middle of post-copy: the VM is lost");
+                    return End::Process(ExitCode::FAILURE);
+                }
+                tracing::warn!("pages of the VM are still missing; the same signal again ends it and loses the VM");
+            }
+        }
+    }
+}
+
+/// A command to a process whose VM is not (all) here yet. True: it shall end.
+fn answer(node: &Node, command: Command) -> bool {
+    let not_yet = || {
+        Refusal::conflict(
+            "the VM is not all here yet",
+            "wait until its migration is complete",
+        )
+    };
+    let state = node.status.borrow().vm_state;
+    match command {
+        Command::Migrate { reply, .. } => _ = reply.send(Err(not_yet())),
+        Command::Recover { reply } => {
+            let mend = "run `me2 recover` at the source: it is the side that connects";
+            _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
+        }
+        Command::Cancel { reply } => {
+            let mend = "run `me2 cancel` at the source";
+            _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
+        }
+        Command::Pause { reply } | Command::Resume { reply } => _ = reply.send(Err(not_yet())),
+        Command::Stop { reply } => {
+            if matches!(state, VmState::Running | VmState::PostcopyPaused) {
+                _ = reply.send(Err(not_yet()));
+            } else {
+                _ = reply.send(Ok(()));
+                return true;
+            }
+        }
+    }
+    false
+}

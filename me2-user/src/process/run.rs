@@ -1,0 +1,104 @@
+//! `me2 run`: a VM from its kernel.
+
+use std::process::ExitCode;
+
+use me2_engine::ownership;
+use me2_vmm::{
+    boot::{BootSource, Kernel},
+    layout::RAM_SIZE_MAX,
+    vm::Vm,
+};
+use std::sync::{Arc, Mutex};
+
+use super::{Node, NodeOptions, commands, runtime};
+use crate::{
+    cli::RunArgs,
+    control::types::{Role, VmState},
+    migrate::Machine,
+};
+
+/// The built-in workload guest, built from source by this crate's build script.
+static BUILTIN_GUEST: &[u8] = include_bytes!(env!("ME2_GUEST_PATH"));
+
+/// Boots a VM and stays its process until it ends or has moved away.
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async move {
+        let api_path = args.api_path()?;
+        let name = args.name.to_string();
+        let (node, inputs) = Node::open(NodeOptions {
+            name: name.clone(),
+            role: Role::Source,
+            config_dir: args.config.resolve()?,
+            serial: args.serial.clone(),
+            probes: !args.no_probes,
+            memory_max: RAM_SIZE_MAX,
+            api_path: Box::new(move |name| Ok((name.to_owned(), api_path.clone()))),
+        })?;
+        let builtin = args.kernel.is_none();
+        let monitor = node.open_console(builtin)?;
+        let document = node
+            .host
+            .describe(&name, args.memory, args.cpus.into(), builtin)?;
+        let vm = Vm::build(&node.host, document, monitor.console(), node.end_handler())?;
+        vm.boot(&boot_source(&args))?;
+        let machine = Arc::new(Machine {
+            vm,
+            monitor,
+            probing: node.probing.clone(),
+        });
+        node.open_api(&name, true)?;
+        machine.vm.vcpus().resume();
+        node.set_state(VmState::Running);
+        tracing::info!(
+            name,
+            memory_mib = args.memory >> 20,
+            cpus = args.cpus,
+            "the VM runs"
+        );
+        let ownership = Arc::new(Mutex::new(ownership::Source::new(0)));
+        Ok(commands::live(node, machine, ownership, inputs).await)
+    })
+}
+
+fn boot_source(args: &RunArgs) -> BootSource {
+    let given = args.cmdline.clone().unwrap_or_default();
+    match &args.kernel {
+        Some(path) => BootSource {
+            kernel: Kernel::File(path.clone()),
+            initrd: args.initrd.clone(),
+            command_line: given,
+        },
+        None => BootSource {
+            kernel: Kernel::Builtin(BUILTIN_GUEST),
+            initrd: args.initrd.clone(),
+            command_line: builtin_command_line(&given, args.cpus),
+        },
+    }
+}
+
+/// The built-in guest is told how many vCPUs it has, unless the user said it.
+fn builtin_command_line(given: &str, cpus: u8) -> String {
+    let names_cpus = given
+        .split_ascii_whitespace()
+        .any(|word| word.starts_with("cpus="));
+    if names_cpus {
+        given.to_owned()
+    } else {
+        format!("{given} cpus={cpus}").trim_start().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_knows_its_cpus() {
+        assert_eq!(builtin_command_line("", 2), "cpus=2");
+        assert_eq!(
+            builtin_command_line("workload=idle", 1),
+            "workload=idle cpus=1"
+        );
+        assert_eq!(builtin_command_line("cpus=1 seed=2", 2), "cpus=1 seed=2");
+    }
+}

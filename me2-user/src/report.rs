@@ -1,0 +1,320 @@
+//! What a migration did, in numbers: the one document that people, scripts and
+//! experiments read.
+//!
+//! Field names follow QEMU's `query-migrate`, in snake_case, with the unit
+//! last. Times are milliseconds and may have fractions; counts are integers.
+//! What did not happen is 0, what is not known is null.
+
+mod human;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the document's shape; it grows when a field changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The report of one migration. [`Default`] is that of one that failed before it began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`]; the first field of the document.
+    pub schema_version: u32,
+    /// How it ended.
+    pub status: Status,
+    /// How the memory was to travel.
+    pub mode: Mode,
+    /// Why it did not complete.
+    pub error: Option<String>,
+    /// From the request to the acknowledged completion.
+    pub total_time_ms: f64,
+    /// Connecting, checks, building the machine at the destination.
+    pub setup_time_ms: f64,
+    /// All passes together.
+    pub precopy_time_ms: f64,
+    /// From the last instruction at the source to the first at the destination.
+    pub downtime_ms: f64,
+    /// How the downtime was measured; null if the VM was never stopped.
+    pub downtime_source: Option<DowntimeSource>,
+    /// What the downtime is made of.
+    pub downtime: Downtime,
+    /// From the stop to the first operation that the guest itself tells of.
+    pub first_progress_ms: Option<f64>,
+    /// From the resume to the last page.
+    pub postcopy_time_ms: f64,
+    /// The guest's memory and what of it was sent.
+    pub ram: Ram,
+    /// All bytes that QUIC sent from the source, headers and retransmissions included.
+    pub wire_bytes: u64,
+    /// How the pages were encoded.
+    pub codec: Codec,
+    /// The passes while the VM ran at the source.
+    pub precopy: Precopy,
+    /// The flight between stop and resume.
+    pub handover: Handover,
+    /// What followed while the VM ran at the destination.
+    pub postcopy: Postcopy,
+    /// How the guest fared, where it tells.
+    pub guest: Guest,
+    /// What the probes did.
+    pub ebpf: Ebpf,
+    /// The link, as QUIC saw it.
+    pub link: Link,
+    /// The comparison of both copies.
+    pub verify: Verify,
+}
+
+/// How a migration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The VM runs at the destination, every page is there.
+    Completed,
+    /// It did not: `error` says why and where the VM is.
+    Failed,
+    /// An operator ended it; the VM runs at the source.
+    Cancelled,
+    /// The link broke after the handover; `me2 recover` goes on.
+    PostcopyPaused,
+}
+
+/// How the memory travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// A short pre-copy of what is useful, then post-copy of the rest.
+    #[default]
+    Hybrid,
+    /// Everything before the stop, repeated until little is left to change.
+    Precopy,
+    /// Everything after the resume.
+    Postcopy,
+    /// Everything while the VM is stopped.
+    StopAndCopy,
+}
+
+/// How the downtime was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DowntimeSource {
+    /// Both ends on one host: one monotonic clock.
+    Monotonic,
+    /// From the stop to the arrival of "resumed", less half of the minimal round trip.
+    HalfRtt,
+}
+
+/// The parts of the downtime, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Downtime {
+    /// Until the last vCPU has stopped.
+    pub stop_ms: f64,
+    /// Saving state, reading the dirty logs.
+    pub save_ms: f64,
+    /// On the way.
+    pub transfer_ms: f64,
+    /// Restoring state.
+    pub restore_ms: f64,
+    /// Until the first vCPU runs.
+    pub start_ms: f64,
+}
+
+/// The guest's memory.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ram {
+    /// The size of one page.
+    pub page_size_bytes: u64,
+    /// All of the guest's pages.
+    pub total_pages: u64,
+    /// Those found worth sending.
+    pub useful_pages: u64,
+    /// Holes: never touched.
+    pub untouched_pages: u64,
+    /// Reported free by the guest.
+    pub free_pages: u64,
+    /// Found to hold only zeros.
+    pub zero_pages: u64,
+    /// Page records sent, repeats included.
+    pub sent_pages: u64,
+    /// The same, times the page size: before any encoding.
+    pub sent_logical_bytes: u64,
+}
+
+/// Pages sent by the way they were encoded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Codec {
+    /// As nothing but "zero".
+    pub zero: u64,
+    /// Run-length encoded.
+    pub rle: u64,
+    /// As the difference to an earlier version.
+    pub delta: u64,
+    /// Compressed with zstd.
+    pub zstd: u64,
+    /// As they are.
+    pub raw: u64,
+}
+
+/// The passes of the pre-copy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Precopy {
+    /// How many.
+    pub passes: u64,
+    /// Page records in all of them.
+    pub pages: u64,
+    /// Encoded bytes of these.
+    pub bytes: u64,
+}
+
+/// The flight between stop and resume.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Handover {
+    /// Its size: state, versions, pages.
+    pub bytes: u64,
+    /// Pages that the destination lacked when the VM resumed.
+    pub missing_pages: u64,
+}
+
+/// What happened after the resume.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Postcopy {
+    /// Accesses that had to wait for a missing page.
+    pub faults: u64,
+    /// Pages sent because a vCPU waited for them.
+    pub demand_pages: u64,
+    /// Pages sent without being asked for.
+    pub pushed_pages: u64,
+    /// Pages that arrived when they were there already.
+    pub duplicate_pages: u64,
+    /// How long a fault took, from the access until the page was in.
+    pub fault_latency_us: FaultLatency,
+    /// The sum of the times that vCPUs waited.
+    pub vcpu_blocktime_ms: f64,
+}
+
+/// Quantiles over all faults, in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultLatency {
+    /// The median.
+    pub p50: u64,
+    /// One in a hundred took longer.
+    pub p99: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// The guest's own account: operations a second.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Before the migration; null if the guest does not tell.
+    pub rate_before: Option<f64>,
+    /// From the request to the completion; null if the guest does not tell.
+    pub rate_during: Option<f64>,
+}
+
+/// What the probes did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ebpf {
+    /// Whether any probe was attached.
+    pub attached: bool,
+    /// Which one.
+    pub probe: Option<String>,
+    /// Why none was.
+    pub reason: Option<String>,
+    /// How often it fired for this VM.
+    pub events: u64,
+    /// Events that found no room.
+    pub lost: u64,
+    /// Frames that the guest touched.
+    pub touched_pages: u64,
+    /// Frames that the guest wrote.
+    pub written_pages: u64,
+}
+
+/// The link, as QUIC saw it at the source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// The smoothed round trip at the end.
+    pub rtt_ms: f64,
+    /// Packets sent and never acknowledged.
+    pub lost_packets: u64,
+    /// How often the congestion controller stepped back.
+    pub congestion_events: u64,
+}
+
+/// The comparison of both copies of the memory.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verify {
+    /// Hashed and compared, plus proved holes.
+    pub pages: u64,
+    /// Those that differ.
+    pub mismatched_pages: u64,
+    /// Whether the real memory was hashed, with the vCPUs held.
+    pub full: bool,
+}
+
+impl Report {
+    /// The summary for people: 80 columns, several lines, with a newline at its end.
+    pub fn render_human(&self) -> String {
+        human::render(self)
+    }
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            status: Status::Failed,
+            mode: Mode::default(),
+            error: None,
+            total_time_ms: 0.0,
+            setup_time_ms: 0.0,
+            precopy_time_ms: 0.0,
+            downtime_ms: 0.0,
+            downtime_source: None,
+            downtime: Downtime::default(),
+            first_progress_ms: None,
+            postcopy_time_ms: 0.0,
+            ram: Ram::default(),
+            wire_bytes: 0,
+            codec: Codec::default(),
+            precopy: Precopy::default(),
+            handover: Handover::default(),
+            postcopy: Postcopy::default(),
+            guest: Guest::default(),
+            ebpf: Ebpf::default(),
+            link: Link::default(),
+            verify: Verify::default(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render_human())
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::PostcopyPaused => "paused in post-copy",
+        })
+    }
+}
+
+/// As the command line spells it.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hybrid => "hybrid",
+            Self::Precopy => "precopy",
+            Self::Postcopy => "postcopy",
+            Self::StopAndCopy => "stop-and-copy",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! QUIC endpoints between authenticated peers: one that waits, one that connects.
+
+mod failure;
+mod foreign;
+mod parameters;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::udp::{UdpSockRef, UdpSocketState};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+pub use failure::ConnectFailure;
+use foreign::{ForeignDatagrams, ForeignWatch};
+use parameters::UDP_PAYLOAD_BYTES_MAX;
+pub use parameters::transport_config;
+
+use super::tls::{SERVER_NAME, client_config, peer_fingerprint, server_config};
+use crate::identity::{Fingerprint, Identity, TrustStore};
+
+/// How long a handshake may take. Ten round trips of the slowest link that is reasonable.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes under way at once; more are refused. Peers need one.
+const HANDSHAKES_MAX: usize = 64;
+
+/// What is asked of the kernel for each UDP socket and direction, in bytes; it
+/// grants at most `net.core.{r,w}mem_max`. Packets that arrive while the
+/// reading thread is not scheduled for some 10 ms wait here: 4 MiB holds 10 ms
+/// of 3 Gbit/s.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// An authenticated peer.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The connection; both sides may open streams.
+    pub connection: quinn::Connection,
+    /// Who it is.
+    pub fingerprint: Fingerprint,
+}
+
+/// An endpoint that waits for trusted peers.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    own: Fingerprint,
+    handshakes: JoinSet<Result<quinn::Connection, ConnectFailure>>,
+    foreign: Arc<ForeignWatch>,
+}
+
+impl Listener {
+    /// Binds `address`. Needs a tokio runtime; port 0 takes any free one.
+    pub fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        trust: &TrustStore,
+    ) -> Result<Self, ConnectFailure> {
+        let config = server_config(identity, trust).map_err(ConnectFailure::Identity)?;
+        let foreign = Arc::new(ForeignWatch::default());
+        let endpoint = UdpSocket::bind(address)
+            .and_then(wrap_socket)
+            .map(|socket| ForeignDatagrams::new(socket, Arc::clone(&foreign)))
+            .and_then(|socket| endpoint(Arc::new(socket), Some(config)))
+            .map_err(|source| ConnectFailure::Bind { address, source })?;
+        let own = identity.fingerprint();
+        Ok(Self {
+            endpoint,
+            own,
+            handshakes: JoinSet::new(),
+            foreign,
+        })
+    }
+
+    /// Where it is bound.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The next peer that has proved a trusted identity, or `None` once the endpoint is closed.
+    ///
+    /// Strangers are refused with a line in the log, and the waiting goes on;
+    /// a peer that dallies holds up nobody. Cancel-safe.
+    pub async fn next_peer(&mut self) -> Option<Peer> {
+        loop {
+            tokio::select! {
+                incoming = self.endpoint.accept() => self.admit(incoming?),
+                Some(handshake) = self.handshakes.join_next() => match handshake {
+                    Ok(Ok(connection)) => {
+                        let fingerprint = peer_fingerprint(&connection);
+                        info!(from = %connection.remote_address(), peer = %fingerprint, "peer accepted");
+                        return Some(Peer { connection, fingerprint });
+                    }
+                    Ok(Err(failure)) => {
+                        self.foreign.expect_packets(self.endpoint.open_connections() > 0);
+                        warn!("refused a peer: {:#}", anyhow::Error::from(failure));
+                    }
+                    Err(error) => debug!("handshake task ended: {error}"),
+                },
+            }
+        }
+    }
+
+    /// The QUIC endpoint, for its statistics and to close it.
+    pub fn endpoint(&self) -> &quinn::Endpoint {
+        &self.endpoint
+    }
+
+    fn admit(&mut self, incoming: quinn::Incoming) {
+        let address = incoming.remote_address();
+        if self.handshakes.len() >= HANDSHAKES_MAX {
+            warn!(from = %address, "refused a peer: {HANDSHAKES_MAX} handshakes are under way");
+            return incoming.refuse();
+        }
+        self.foreign.expect_packets(true);
+        match incoming.accept() {
+            Ok(connecting) => {
+                let limit = HANDSHAKE_TIMEOUT;
+                self.handshakes
+                    .spawn(finish_handshake(limit, connecting, address, self.own));
+            }
+            Err(error) => warn!(
+                "refused a peer: {}",
+                ConnectFailure::explain(error, address, self.own)
+            ),
+        }
+    }
+}
+
+/// Connects to a peer and checks that it is trusted.
+///
+/// In TLS 1.3 the client is through before the server has judged the client's
+/// identity: a refusal by the peer shows in the first thing that is read from
+/// it. Pass such a [`quinn::ConnectionError`] to [`ConnectFailure::explain`].
+/// The returned endpoint carries the connection; to send the last packets, wait for
+/// [`quinn::Endpoint::wait_idle`] before it is dropped.
+pub async fn connect(
+    target: SocketAddr,
+    identity: &Identity,
+    trust: &TrustStore,
+) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
+    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust).await
+}
+
+/// Resolves `HOST:PORT` or `ADDRESS:PORT` to the first address that the system offers.
+pub async fn resolve(target: &str) -> Result<SocketAddr, ConnectFailure> {
+    let unresolved = |source| ConnectFailure::Unresolved {
+        target: target.to_owned(),
+        source,
+    };
+    let mut addresses = tokio::net::lookup_host(target).await.map_err(unresolved)?;
+    addresses
+        .next()
+        .ok_or_else(|| unresolved(io::Error::new(io::ErrorKind::NotFound, "no address")))
+}
+
+async fn connect_within(
+    limit: Duration,
+    target: SocketAddr,
+    identity: &Identity,
+    trust: &TrustStore,
+) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
+    let config = client_config(identity, trust).map_err(ConnectFailure::Identity)?;
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let endpoint = UdpSocket::bind(any)
+        .and_then(wrap_socket)
+        .and_then(|socket| endpoint(socket, None))
+        .map_err(|source| ConnectFailure::Bind {
+            address: any,
+            source,
+        })?;
+    let connecting = endpoint
+        .connect_with(config, target, SERVER_NAME)
+        .map_err(|source| ConnectFailure::Start {
+            address: target,
+            source,
+        })?;
+    let connection = finish_handshake(limit, connecting, target, identity.fingerprint()).await?;
+    let fingerprint = peer_fingerprint(&connection);
+    Ok((
+        endpoint,
+        Peer {
+            connection,
+            fingerprint,
+        },
+    ))
+}
+
+async fn finish_handshake(
+    limit: Duration,
+    connecting: quinn::Connecting,
+    address: SocketAddr,
+    own: Fingerprint,
+) -> Result<quinn::Connection, ConnectFailure> {
+    match tokio::time::timeout(limit, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(ConnectFailure::explain(error, address, own)),
+        Err(_elapsed) => Err(ConnectFailure::NoAnswer { address }),
+    }
+}
+
+fn endpoint(
+    socket: Arc<dyn AsyncUdpSocket>,
+    server: Option<quinn::ServerConfig>,
+) -> io::Result<quinn::Endpoint> {
+    let mut config = quinn::EndpointConfig::default();
+    config
+        .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
+        .expect("the constant is within QUIC's bounds");
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+}
+
+fn wrap_socket(socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    let reference = UdpSockRef::from(&socket);
+    let state = UdpSocketState::new(reference)?;
+    state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES)?;
+    state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES)?;
+    TokioRuntime.wrap_udp_socket(socket)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! What QUIC is told about the links and the load: one place for every number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// The largest UDP payload sent or accepted, in bytes: Ethernet's 1500 less the
+/// IPv6 and UDP headers.
+///
+/// Not more, though loopback and jumbo frames would take it: with 8952 a burst
+/// that overflows a socket's buffer looks to QUIC like a black hole for large
+/// packets, which throws it back to 1200: over loopback 1452 was faster each time.
+pub(super) const UDP_PAYLOAD_BYTES_MAX: u16 = 1452;
+
+/// How soon larger packets are tried again after such a black hole. On a lossy
+/// link most of these are false: quinn's minute would be spent at 1200.
+const MTU_RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps NAT bindings and the round-trip estimate fresh while nothing is sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// A link that is silent for so long is broken. Several keep-alives may be
+/// lost before, and a routing change of some seconds is survived.
+const IDLE_TIMEOUT_MS: u32 = 15_000;
+
+/// What one stream may have under way: 1 Gbit/s × 250 ms, so that a single
+/// bulk stream can fill the longest link that is meant.
+const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
+
+/// All streams together: twice one stream's, so that a bulk stream whose
+/// reader is slow never takes the credit that faults and control need. Also
+/// what a trusted but hostile peer can make this process hold.
+const RECEIVE_WINDOW_BYTES: u32 = 64 << 20;
+
+/// Sent and not yet acknowledged, all streams together, in bytes: as one
+/// stream may have under way. More would only queue up in front of a fault.
+const SEND_WINDOW_BYTES: u64 = 32 << 20;
+
+/// Streams of each kind open at once: one a fault answer, many in flight.
+const STREAMS_MAX: u32 = 4096;
+
+/// The parameters of every connection, at both ends alike.
+///
+/// Congestion control is quinn's default, cubic, for now: it fills clean links
+/// and gives way on lossy ones; a controller of our own is to take its place.
+pub fn transport_config() -> Arc<TransportConfig> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX)
+        .black_hole_cooldown(MTU_RETRY);
+
+    let mut config = TransportConfig::default();
+    config
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu));
+    Arc::new(config)
+}

@@ -1,0 +1,159 @@
+//! Frames over QUIC streams: the one place where bytes of a peer become frames.
+
+use me2_wire::{
+    frame::{FrameKind, HEADER_BYTES, Header, PREFACE_BYTES, Preface, StreamKind},
+    message,
+};
+use quinn::{RecvStream, SendStream};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The link, or what came over it, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The connection is gone.
+    #[error("the connection broke")]
+    Connection(#[from] quinn::ConnectionError),
+    /// A stream could not be written.
+    #[error("the peer stopped reading")]
+    Write(#[from] quinn::WriteError),
+    /// A stream ended too early, or could not be read.
+    #[error("the peer stopped sending")]
+    Read(#[from] quinn::ReadExactError),
+    /// A stream ended where a message was expected.
+    #[error("the peer ended a stream in the middle of the migration")]
+    Ended,
+    /// The bytes are no frame.
+    #[error("the peer sent a malformed frame")]
+    Frame(#[from] me2_wire::frame::FrameError),
+    /// The frame is no message.
+    #[error("the peer sent a malformed message")]
+    Message(#[from] message::MalformedMessage),
+    /// The frame or message does not belong here.
+    #[error("the peer sent {0} where it does not belong")]
+    Unexpected(&'static str),
+}
+
+/// How long last words may take to arrive.
+const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Writes frames to a stream.
+#[derive(Debug)]
+pub struct FrameSender {
+    stream: SendStream,
+}
+
+/// Reads frames from a stream.
+#[derive(Debug)]
+pub struct FrameReceiver {
+    stream: RecvStream,
+}
+
+/// A frame's payload.
+#[derive(Debug)]
+pub enum Frame {
+    /// A control message, still encoded.
+    Message(Vec<u8>),
+    /// Page records.
+    Pages(Vec<u8>),
+}
+
+impl FrameSender {
+    /// Begins a stream: its preface goes first.
+    pub async fn begin(mut stream: SendStream, preface: &Preface) -> Result<Self, LinkError> {
+        stream.write_all(&preface.encode()).await?;
+        Ok(Self { stream })
+    }
+
+    /// Goes on with a stream whose preface the other side wrote.
+    pub fn answering(stream: SendStream) -> Self {
+        Self { stream }
+    }
+
+    /// Sends a message.
+    pub async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), LinkError> {
+        self.bytes(&message_frame(message)).await
+    }
+
+    /// Sends bytes that are whole frames already.
+    pub async fn bytes(&mut self, frames: &[u8]) -> Result<(), LinkError> {
+        Ok(self.stream.write_all(frames).await?)
+    }
+
+    /// Ends the stream and waits, a bounded time, until the peer has all of it. For last words.
+    pub async fn flush(&mut self) {
+        if self.stream.finish().is_ok() {
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.stream.stopped()).await;
+        }
+    }
+
+    /// Sets how urgent this stream is; larger goes first, 0 is usual.
+    pub fn set_priority(&self, priority: i32) {
+        // It fails only for a stream that is closed already.
+        let _ = self.stream.set_priority(priority);
+    }
+
+    /// Ends the stream.
+    pub fn finish(mut self) {
+        // It fails only for a stream that is closed already.
+        let _ = self.stream.finish();
+    }
+}
+
+/// A message as a whole frame.
+pub fn message_frame<T: Serialize>(message: &T) -> Vec<u8> {
+    let payload = message::encode(message);
+    let mut frame = Header::new(FrameKind::Message, payload.len())
+        .expect("messages of this side are bounded")
+        .encode()
+        .to_vec();
+    frame.extend_from_slice(&payload);
+    frame
+}
+
+impl FrameReceiver {
+    /// Reads the preface that opens a stream, and checks its kind.
+    pub async fn begin(
+        mut stream: RecvStream,
+        kind: StreamKind,
+    ) -> Result<(Self, Preface), LinkError> {
+        let mut bytes = [0; PREFACE_BYTES];
+        stream.read_exact(&mut bytes).await?;
+        let preface = Preface::decode(&bytes)?;
+        if preface.kind != kind {
+            return Err(LinkError::Unexpected("a stream"));
+        }
+        Ok((Self { stream }, preface))
+    }
+
+    /// Reads the answer on a stream that this side opened.
+    pub fn answering(stream: RecvStream) -> Self {
+        Self { stream }
+    }
+
+    /// The next frame, or `None` where the peer ended the stream.
+    pub async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        let mut header = [0; HEADER_BYTES];
+        match self.stream.read_exact(&mut header).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        // The length is capped by kind before anything is allocated.
+        let header = Header::decode(&header)?;
+        let mut payload = vec![0; header.length as usize];
+        self.stream.read_exact(&mut payload).await?;
+        Ok(Some(match header.kind {
+            FrameKind::Message => Frame::Message(payload),
+            FrameKind::Pages => Frame::Pages(payload),
+        }))
+    }
+
+    /// The next frame, which must be a message of this type.
+    pub async fn message<T: DeserializeOwned>(&mut self) -> Result<T, LinkError> {
+        match self.next().await? {
+            Some(Frame::Message(payload)) => Ok(message::decode(&payload)?),
+            Some(Frame::Pages(_)) => Err(LinkError::Unexpected("pages")),
+            None => Err(LinkError::Ended),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! QUIC: endpoints with mutual TLS, frames on streams, the bandwidth cap.
+
+pub mod endpoint;
+pub mod frames;
+pub mod pace;
+pub mod tls;

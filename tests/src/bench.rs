@@ -1,0 +1,218 @@
+//! Where a test takes place.
+
+use std::{
+    cell::Cell,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+use crate::{Migration, Vm, system};
+
+/// A private folder with an identity and sockets, and the turn: tests of VMs wait for each other,
+/// across all test programs, because two cores are not enough for two of them.
+pub struct Bench {
+    me2: PathBuf,
+    folder: TempDir,
+    config: PathBuf,
+    names: Cell<u32>,
+    // Dropped last: the next test begins when nothing is left of this one.
+    _turn: File,
+}
+
+/// What a VM is started with.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// As `--memory` takes it.
+    pub memory: &'static str,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Another guest than the built-in one.
+    pub kernel: Option<PathBuf>,
+    /// The guest's command line.
+    pub cmdline: String,
+}
+
+impl Guest {
+    /// The built-in guest with one vCPU and this command line.
+    pub fn new(memory: &'static str, cmdline: &str) -> Self {
+        Self {
+            memory,
+            cpus: 1,
+            kernel: None,
+            cmdline: cmdline.to_owned(),
+        }
+    }
+
+    /// The same with so many vCPUs.
+    pub fn cpus(self, cpus: u8) -> Self {
+        Self { cpus, ..self }
+    }
+
+    /// A guest of one's own, with no command line.
+    pub fn own(memory: &'static str, kernel: &Path) -> Self {
+        Self {
+            kernel: Some(kernel.to_owned()),
+            ..Self::new(memory, "")
+        }
+    }
+}
+
+impl Bench {
+    /// Waits for its turn, and makes an identity.
+    ///
+    /// # Panics
+    /// If there is no `me2` to test.
+    pub fn new() -> Self {
+        let me2 = binary();
+        let turn = File::open(&me2);
+        let turn = turn.unwrap_or_else(|error| panic!("cannot open {}: {error}", me2.display()));
+        system::lock(&turn).expect("a file can be locked");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let bench = Self {
+            me2,
+            config: folder.path().join("config"),
+            folder,
+            names: Cell::new(0),
+            _turn: turn,
+        };
+        bench.ask(&["cert", "create"]);
+        bench
+    }
+
+    /// The folder, for files of a test's own.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `me2` with this bench's identity and sockets.
+    pub fn me2(&self, arguments: &[&str]) -> Command {
+        self.me2_as(&self.config, arguments)
+    }
+
+    /// `me2` with the identity of a stranger, made when first asked for.
+    pub fn stranger(&self, arguments: &[&str]) -> Command {
+        let config = self.folder.path().join("stranger");
+        if !config.exists() {
+            let made = self.me2_as(&config, &["cert", "create"]).output();
+            assert!(made.expect("me2 runs").status.success());
+        }
+        self.me2_as(&config, arguments)
+    }
+
+    /// Runs a command of `me2` to its end, whatever it is.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.me2(arguments).output();
+        output.unwrap_or_else(|error| panic!("cannot run me2 {}: {error}", arguments.join(" ")))
+    }
+
+    /// Runs a command of `me2` that succeeds; gives its stdout.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "me2 {}: {}: {stderr}",
+            arguments.join(" "),
+            output.status
+        );
+        String::from_utf8(output.stdout).expect("plain text")
+    }
+
+    /// Starts a VM with a name of its own.
+    pub fn start(&self, guest: &Guest) -> Vm {
+        let name = self.name("vm");
+        Vm::start(self.me2(&[]), &self.runtime(), &name, guest)
+    }
+
+    /// Starts a VM whose process has the stranger's identity.
+    pub fn start_stranger(&self, guest: &Guest) -> Vm {
+        let name = self.name("stranger");
+        Vm::start(self.stranger(&[]), &self.runtime(), &name, guest)
+    }
+
+    /// Starts a process that waits for a VM; it listens when this returns.
+    pub fn receive(&self) -> Vm {
+        let name = self.name("vm");
+        Vm::receive(self.me2(&[]), &self.runtime(), &name)
+    }
+
+    /// The same with the stranger's identity.
+    pub fn receive_stranger(&self) -> Vm {
+        let name = self.name("stranger");
+        Vm::receive(self.stranger(&[]), &self.runtime(), &name)
+    }
+
+    /// Has a VM moved to where a receiver is reached; `options` are those of
+    /// `me2 hybrid-migrate`.
+    pub fn migrate(&self, vm: &Vm, to: std::net::SocketAddr, options: &[&str]) -> Migration {
+        let to = to.to_string();
+        let words = ["hybrid-migrate", "--vm", vm.name(), "--to", &to];
+        Migration::start(self.me2(&words).args(options))
+    }
+
+    /// Resumes a migration whose link broke.
+    pub fn recover(&self, vm: &Vm) -> Migration {
+        Migration::start(&mut self.me2(&["recover", "--vm", vm.name()]))
+    }
+
+    /// Names of the VM processes that have a socket here.
+    pub fn sockets(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.runtime()).into_iter().flatten();
+        let mut names: Vec<String> = entries
+            .map(|entry| {
+                entry
+                    .expect("readable")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn me2_as(&self, config: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.me2);
+        command
+            .args(arguments)
+            .env("ME2_CONFIG_DIR", config)
+            .env("ME2_RUNTIME_DIR", self.runtime())
+            // What a test looks for in the log must be there.
+            .env_remove("RUST_LOG");
+        command
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn name(&self, kind: &str) -> String {
+        self.names.set(self.names.get() + 1);
+        format!("{kind}{}", self.names.get())
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The program under test: `ME2_BIN`, or what lies beside the test programs.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("ME2_BIN") {
+        return path.into();
+    }
+    // TARGET/PROFILE/deps/TEST
+    let own = std::env::current_exe().expect("a program has a path");
+    let beside = own.ancestors().nth(2).map(|folder| folder.join("me2"));
+    beside
+        .filter(|path| path.exists())
+        .expect("no me2 to test: use `cargo xtask test`, or set ME2_BIN")
+}

@@ -1,0 +1,279 @@
+//! A link between two processes: a UDP relay that cuts, delays and counts.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{self, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Larger than any datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+
+/// Datagrams on their way in one direction; what comes on top is dropped, as by a router.
+const QUEUED_DATAGRAMS_MAX: usize = 8192;
+
+/// How soon the threads notice that the link has gone.
+const WAKE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A relay on loopback to one target: whoever sends to [`Link::address`] speaks to the target, by a
+/// socket of the relay's own for each sender.
+pub struct Link {
+    address: SocketAddr,
+    state: Arc<State>,
+    listener: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    has_ended: AtomicBool,
+    is_cut: AtomicBool,
+    delay_us: AtomicU64,
+    forth_bytes: AtomicU64,
+    back_bytes: AtomicU64,
+    dropped: AtomicU64,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Link {
+    /// A link to this address, with nothing in its way.
+    ///
+    /// # Panics
+    /// If there is no socket to be had.
+    pub fn to(target: SocketAddr) -> Self {
+        let socket = bind();
+        let address = socket.local_addr().expect("it is bound");
+        let state = Arc::<State>::default();
+        let of_listener = Arc::clone(&state);
+        let listener = thread::spawn(move || listen(&of_listener, &Arc::new(socket), target));
+        Self {
+            address,
+            state,
+            listener: Some(listener),
+        }
+    }
+
+    /// Where its near end is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Drops everything from now on, and what is on its way.
+    pub fn cut(&self) {
+        self.state.is_cut.store(true, Relaxed);
+    }
+
+    /// Drops nothing more.
+    pub fn mend(&self) {
+        self.state.is_cut.store(false, Relaxed);
+    }
+
+    /// How long a datagram takes from now on, in each direction.
+    pub fn set_delay(&self, delay: Duration) {
+        self.state.delay_us.store(delay.as_micros() as u64, Relaxed);
+    }
+
+    /// Bytes delivered to the target.
+    pub fn forth_bytes(&self) -> u64 {
+        self.state.forth_bytes.load(Relaxed)
+    }
+
+    /// Bytes delivered from the target.
+    pub fn back_bytes(&self) -> u64 {
+        self.state.back_bytes.load(Relaxed)
+    }
+
+    /// Datagrams dropped while it was cut.
+    pub fn dropped(&self) -> u64 {
+        self.state.dropped.load(Relaxed)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.state.has_ended.store(true, Relaxed);
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+        let readers = std::mem::take(
+            &mut *self
+                .state
+                .readers
+                .lock()
+                .expect("no panics under this lock"),
+        );
+        for reader in readers {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// One direction of one sender's traffic: keeps order, whatever happens to the delay meanwhile.
+struct Direction {
+    state: Arc<State>,
+    queue: SyncSender<(Instant, Vec<u8>)>,
+}
+
+impl Direction {
+    /// `deliver` gives the number of bytes delivered; `count` adds them up.
+    fn new(
+        state: &Arc<State>,
+        count: fn(&State) -> &AtomicU64,
+        deliver: impl Fn(&[u8]) -> io::Result<usize> + Send + 'static,
+    ) -> Self {
+        let (queue, queued) = mpsc::sync_channel::<(Instant, Vec<u8>)>(QUEUED_DATAGRAMS_MAX);
+        let of_thread = Arc::clone(state);
+        // Ends when the sending end is dropped.
+        thread::spawn(move || {
+            for (due, datagram) in queued {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                if of_thread.is_cut.load(Relaxed) {
+                    of_thread.dropped.fetch_add(1, Relaxed);
+                    continue;
+                }
+                // Nobody there, or no room: a datagram lost.
+                let delivered = deliver(&datagram).unwrap_or(0);
+                count(&of_thread).fetch_add(delivered as u64, Relaxed);
+            }
+        });
+        Self {
+            state: Arc::clone(state),
+            queue,
+        }
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        let delay = Duration::from_micros(self.state.delay_us.load(Relaxed));
+        // A full queue drops, as a router's.
+        let _ = self
+            .queue
+            .try_send((Instant::now() + delay, datagram.to_vec()));
+    }
+}
+
+/// Reads the near end until the link goes away.
+fn listen(state: &Arc<State>, near: &Arc<UdpSocket>, target: SocketAddr) {
+    let mut senders: HashMap<SocketAddr, Direction> = HashMap::new();
+    receive(state, near, |datagram, sender| {
+        let direction = senders
+            .entry(sender)
+            .or_insert_with(|| open(state, near, sender, target));
+        direction.send(datagram);
+    });
+}
+
+/// A way to the target, and back, for a sender that is new.
+fn open(
+    state: &Arc<State>,
+    near: &Arc<UdpSocket>,
+    sender: SocketAddr,
+    target: SocketAddr,
+) -> Direction {
+    let far = Arc::new(bind());
+    far.connect(target).expect("loopback is there");
+    let to_sender = Arc::clone(near);
+    let back = Direction::new(
+        state,
+        |state| &state.back_bytes,
+        move |datagram| to_sender.send_to(datagram, sender),
+    );
+    let (of_reader, from_target) = (Arc::clone(state), Arc::clone(&far));
+    let reader = thread::spawn(move || {
+        receive(&of_reader, &from_target, |datagram, _| back.send(datagram));
+    });
+    state
+        .readers
+        .lock()
+        .expect("no panics under this lock")
+        .push(reader);
+    Direction::new(
+        state,
+        |state| &state.forth_bytes,
+        move |datagram| far.send(datagram),
+    )
+}
+
+fn receive(state: &State, socket: &UdpSocket, mut take: impl FnMut(&[u8], SocketAddr)) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    while !state.has_ended.load(Relaxed) {
+        // Errors are time-outs, or news of an end that is not there: of no concern to a link.
+        if let Ok((length, sender)) = socket.recv_from(&mut buffer) {
+            take(&buffer[..length], sender);
+        }
+    }
+}
+
+fn bind() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket
+        .set_read_timeout(Some(WAKE_INTERVAL))
+        .expect("not zero");
+    socket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A target that sends everything back.
+    fn echo() -> SocketAddr {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = socket.local_addr().expect("it is bound");
+        thread::spawn(move || {
+            let mut buffer = [0; 100];
+            while let Ok((length, sender)) = socket.recv_from(&mut buffer) {
+                let is_sent = socket.send_to(&buffer[..length], sender).is_ok();
+                if !is_sent || length == 0 {
+                    return;
+                }
+            }
+        });
+        address
+    }
+
+    fn ask(socket: &UdpSocket, link: &Link, text: &[u8]) -> Option<Vec<u8>> {
+        socket.send_to(text, link.address()).expect("loopback");
+        let mut buffer = [0; 100];
+        let (length, _) = socket.recv_from(&mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
+    }
+
+    #[test]
+    fn it_carries_cuts_mends_delays_and_counts() {
+        let link = Link::to(echo());
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        assert_eq!(ask(&client, &link, b"one"), Some(b"one".to_vec()));
+        assert_eq!((link.forth_bytes(), link.back_bytes()), (3, 3));
+
+        let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        other
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        assert_eq!(ask(&other, &link, b"other"), Some(b"other".to_vec()));
+
+        link.cut();
+        client
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("not zero");
+        assert_eq!(ask(&client, &link, b"two"), None);
+        crate::wait_until("dropped datagram", || (link.dropped() == 1).then_some(()));
+
+        link.mend();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        link.set_delay(Duration::from_millis(30));
+        let begun = Instant::now();
+        assert_eq!(ask(&client, &link, b"three"), Some(b"three".to_vec()));
+        assert!(begun.elapsed() >= Duration::from_millis(60));
+    }
+}

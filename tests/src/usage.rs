@@ -1,0 +1,60 @@
+//! What a process holds of the host.
+
+use std::fs;
+
+/// Read from `/proc/PID`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident anonymous memory: for a VM process, all but all of it the guest's.
+    pub anonymous_bytes: u64,
+    /// All resident memory.
+    pub resident_bytes: u64,
+    /// Mappings.
+    pub mappings: usize,
+}
+
+impl Usage {
+    /// Of a process that is there.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn of(pid: u32) -> Self {
+        let read = |name: &str| {
+            let path = format!("/proc/{pid}/{name}");
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+        };
+        let status = read("status");
+        let number = |name: &str| {
+            let value = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let digits = value.and_then(|value| value.split_ascii_whitespace().next());
+            let number = digits.and_then(|digits| digits.parse::<u64>().ok());
+            number.unwrap_or_else(|| panic!("no {name} in the status of {pid}"))
+        };
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it is our child");
+        Self {
+            descriptors: descriptors.count(),
+            threads: number("Threads") as usize,
+            anonymous_bytes: number("RssAnon") * 1024,
+            resident_bytes: number("VmRSS") * 1024,
+            mappings: read("maps").lines().count(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_something_of_everything() {
+        let usage = Usage::of(std::process::id());
+        assert!(usage.descriptors >= 3 && usage.threads >= 1 && usage.mappings > 1);
+        assert!(usage.anonymous_bytes > 0 && usage.resident_bytes >= usage.anonymous_bytes);
+    }
+}

@@ -1,0 +1,220 @@
+//! A process that has a VM, or waits for one.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+};
+
+use serde_json::Value;
+
+use crate::{Guest, Process, Usage, api, try_until};
+
+/// `me2 run` or `me2 receive`; killed when dropped.
+pub struct Vm {
+    name: String,
+    process: Process,
+    socket: PathBuf,
+    listens: Option<SocketAddr>,
+}
+
+impl Vm {
+    pub(crate) fn start(mut me2: Command, runtime: &Path, name: &str, guest: &Guest) -> Self {
+        let cpus = guest.cpus.to_string();
+        me2.args(["run", "--name", name, "--memory", guest.memory])
+            .args(["--cpus", &cpus, "--cmdline", &guest.cmdline]);
+        if let Some(kernel) = &guest.kernel {
+            me2.arg("--kernel").arg(kernel);
+        }
+        Self::spawn(me2, runtime, name)
+    }
+
+    /// The port is the process's choice, so that tests cannot get in each other's way.
+    pub(crate) fn receive(mut me2: Command, runtime: &Path, name: &str) -> Self {
+        me2.args(["receive", "--name", name, "--listen", "127.0.0.1:0"]);
+        let vm = Self::spawn(me2, runtime, name);
+        let address = vm.process.wait_stderr("address", listening_address);
+        vm.wait_for("a receiver that waits", |status| {
+            (status["vm_state"] == "waiting").then_some(())
+        });
+        Self {
+            listens: Some(address),
+            ..vm
+        }
+    }
+
+    fn spawn(mut me2: Command, runtime: &Path, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            process: Process::start(name, &mut me2),
+            socket: runtime.join(format!("{name}.sock")),
+            listens: None,
+        }
+    }
+
+    /// What `--vm` calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it waits, or waited.
+    ///
+    /// # Panics
+    /// If it was not started as a receiver.
+    pub fn address(&self) -> SocketAddr {
+        self.listens.expect("this is a receiver")
+    }
+
+    /// The guest's console so far, of its time in this process.
+    pub fn console(&self) -> String {
+        self.process.stdout()
+    }
+
+    /// The log of the process so far.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits until `find` finds something in the guest's console.
+    pub fn wait_console<T>(&self, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.process.wait_stdout(what, find)
+    }
+
+    /// Waits until the log has this text.
+    pub fn wait_log(&self, text: &str) {
+        self.process
+            .wait_stderr(text, |log| log.contains(text).then_some(()));
+    }
+
+    /// What it holds of the host.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.process.pid())
+    }
+
+    /// Its status; `None` if it does not answer (yet, or any more).
+    pub fn try_status(&self) -> Option<Value> {
+        let (code, status) = api::request(&self.socket, "GET", "/v1/status").ok()?;
+        assert_eq!(code, 200, "{status}");
+        Some(status)
+    }
+
+    /// Waits until `find` finds something in its status.
+    ///
+    /// # Panics
+    /// If that does not happen.
+    pub fn wait_for<T>(&self, what: &str, mut find: impl FnMut(&Value) -> Option<T>) -> T {
+        let mut last = None;
+        let found = try_until(|| {
+            let status = self.try_status()?;
+            let found = find(&status);
+            last = Some(status);
+            found
+        });
+        found.unwrap_or_else(|| panic!("no {what}: the last status of {}: {last:#?}", self.name))
+    }
+
+    /// Waits for this `vm_state`.
+    pub fn wait_state(&self, state: &str) {
+        self.wait_for(state, |status| (status["vm_state"] == state).then_some(()));
+    }
+
+    /// Waits for a migration in this phase that has sent something, or is beyond sending.
+    pub fn wait_phase(&self, phase: &str) {
+        self.wait_for(phase, |status| {
+            let migration = &status["migration"];
+            let has_sent = migration["sent_bytes"].as_u64() > Some(0);
+            (migration["phase"] == phase && has_sent).then_some(())
+        });
+    }
+
+    /// Waits until the built-in guest has filled its memory and works.
+    pub fn wait_ready(&self) {
+        self.wait_console("guest that is ready", |console| {
+            console.contains("me2-guest ready ").then_some(())
+        });
+        self.works();
+    }
+
+    /// Waits until the guest has done something more, without an error; gives all it has done.
+    ///
+    /// # Panics
+    /// If it stands still, or tells of an error.
+    pub fn works(&self) -> u64 {
+        let before = self.wait_for("operations of the guest", operations);
+        self.works_beyond(before)
+    }
+
+    /// Waits until the guest has done more than so many operations, without an error.
+    ///
+    /// # Panics
+    /// If it does not, or tells of an error.
+    pub fn works_beyond(&self, before: u64) -> u64 {
+        let after = self.wait_for("more operations of the guest", |status| {
+            assert_eq!(status["guest"]["errors"], 0, "{status}");
+            operations(status).filter(|after| *after > before)
+        });
+        let console = self.console();
+        for bad in ["me2-guest ERROR", "me2-guest PANIC"] {
+            assert!(
+                !console.contains(bad),
+                "{bad} on the console of {}",
+                self.name
+            );
+        }
+        after
+    }
+
+    /// Gives it an order by its API, which it must accept.
+    pub fn order(&self, path: &str) {
+        let answer = api::request(&self.socket, "POST", path);
+        let (code, answer) = answer.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        assert_eq!(code, 202, "{path}: {answer}");
+    }
+
+    /// Ends the VM, and waits for its process, which must end well.
+    pub fn stop(mut self) {
+        self.order("/v1/stop");
+        let status = self.process.wait();
+        assert_eq!(status.code(), Some(0), "{} after a stop", self.name);
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
+    /// Whether the process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Kills the process: SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+fn operations(status: &Value) -> Option<u64> {
+    status["guest"]["operations"].as_u64()
+}
+
+/// The address that a receiver's log tells.
+fn listening_address(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once("address=")?;
+    // The whole line must be there, or the port may be cut.
+    let (line, _) = rest.split_once('\n')?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_once_its_line_is_there() {
+        let log = "INFO me2: waiting for a VM address=127.0.0.1:4711 identity=sha256:00";
+        assert_eq!(listening_address(log), None);
+        let address = listening_address(&format!("a\n{log}\n"));
+        assert_eq!(address, Some(([127, 0, 0, 1], 4711).into()));
+    }
+}

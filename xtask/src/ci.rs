@@ -1,0 +1,27 @@
+//! `cargo xtask ci`: what must hold before a change is taken.
+
+use crate::{
+    Result,
+    cargo::{cargo, run},
+    setup, test,
+};
+
+/// Formatting and lints of every part, then all tests.
+pub(crate) fn ci() -> Result {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    for apart in ["me2-ebpf", "me2-guest"] {
+        let manifest = format!("{apart}/Cargo.toml");
+        run(cargo().args(["fmt", "--check", "--manifest-path", &manifest]))?;
+    }
+    setup::setup()?; // clippy runs build scripts
+    // Not me2-ebpf: the compilers that know its target come without clippy.
+    for part in [
+        ["--workspace"].as_slice(),
+        &["--manifest-path", "me2-guest/Cargo.toml"],
+    ] {
+        let mut clippy = cargo();
+        clippy.arg("clippy").args(part);
+        run(clippy.args(["--all-targets", "--", "--deny", "warnings"]))?;
+    }
+    test::test(&[])
+}

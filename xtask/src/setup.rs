@@ -1,0 +1,56 @@
+//! `cargo xtask setup`: installs what a build needs and this machine lacks.
+//!
+//! Two things are looked for: libclang, for the crate `userfaultfd`, and a toolchain for the
+//! probes: a Rust compiler for BPF and bpf-linker. Where nothing is missing, that takes a few file
+//! look-ups and nothing is printed.
+
+mod apt;
+mod bpf;
+mod libclang;
+
+use std::{env, ffi::OsStr, path::PathBuf};
+
+use crate::Result;
+
+/// Installs what is missing, says what and why on stderr, and does nothing if all is there.
+pub(crate) fn setup() -> Result {
+    let compiler = match with_probes() {
+        true => bpf::Compiler::find(),
+        false => Some(bpf::Compiler::NotNeeded),
+    };
+    let mut packages = Vec::new();
+    if !libclang::is_installed() {
+        packages.push(libclang::PACKAGE);
+    }
+    if compiler.is_none() {
+        packages.extend(bpf::PACKAGES);
+    }
+    if !packages.is_empty() {
+        apt::install(&packages)?;
+    }
+    match compiler.or_else(bpf::Compiler::find) {
+        Some(compiler) => bpf::ensure_linker(&compiler),
+        None => Err(format!(
+            "still no Rust compiler for BPF after installing it: {}",
+            bpf::BY_HAND
+        )),
+    }
+}
+
+/// Says on stderr what setup is about to do.
+fn tell(what: &str) {
+    eprintln!("setup: {what}");
+}
+
+fn with_probes() -> bool {
+    let value = env::var("ME2_WITHOUT_PROBES").unwrap_or_default();
+    ["", "0"].contains(&value.as_str())
+}
+
+/// The first program of this name in PATH.
+fn in_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name.as_ref()))
+        .find(|candidate| candidate.is_file())
+}
