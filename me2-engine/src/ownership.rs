@@ -204,3 +204,6 @@ impl DestinationMessage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,10 @@ fn one_destination_three_attempts() {
         },
         |_| true,
     );
-    println!("one destination, three attempts: {}", explored.summary());
+    println!(
+        "one destination, three attempts, stale messages forgotten: {}",
+        explored.summary()
+    );
     explored.assert_sound();
 }
 

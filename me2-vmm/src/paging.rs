@@ -67,6 +67,8 @@ impl Userfault {
         let uffd = UffdBuilder::new()
             .close_on_exec(true)
             .non_blocking(true)
+            // KVM itself touches guest memory: its faults must wait too, not fail.
+            .user_mode_only(false)
             .require_features(FeatureFlags::THREAD_ID)
             .create()
             .map_err(PagingError::Open)?;

@@ -200,6 +200,19 @@ mod tests {
     }
 
     #[test]
+    fn the_encoding_is_fixed() {
+        let mut bytes = Vec::new();
+        encode(&page_of(|at| u64::from(at == 8)), NO_LIMIT, &mut bytes);
+        assert_eq!(
+            bytes,
+            [8, 0xc0, 1, 0x40, 1, 0, 0, 0, 0, 0, 0, 0, 0xf7, 0xc1]
+        );
+        bytes.clear();
+        encode(&page_of(|_| 5), NO_LIMIT, &mut bytes);
+        assert_eq!(bytes, [0, 0x82, 5, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
     fn what_does_not_pay_leaves_nothing_behind() {
         let page = page_of(|at| if at < 256 { 9 } else { at as u64 });
         let length = encoded_length(&page);

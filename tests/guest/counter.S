@@ -54,7 +54,7 @@ next_page:
         add     $8, %edi
         loop    next_page
 
-        // Long mode: PAE, SSE allowed; EFER.LME; paging with write protection.
+        // Long mode: PAE, SSE allowed; EFER.LME; paging.
         mov     $0x620, %eax
         mov     %eax, %cr4
         mov     $level4, %eax
@@ -63,7 +63,7 @@ next_page:
         rdmsr
         or      $0x100, %eax
         wrmsr
-        mov     $0x80010033, %eax
+        mov     $0x80000033, %eax
         mov     %eax, %cr0
         lgdt    table
         ljmp    $0x08, $long_mode

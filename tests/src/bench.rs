@@ -127,25 +127,30 @@ impl Bench {
     /// Starts a VM with a name of its own.
     pub fn start(&self, guest: &Guest) -> Vm {
         let name = self.name("vm");
-        Vm::start(self.me2(&[]), &self.runtime(), &name, guest)
+        Vm::start(self.me2(&["run"]), &self.runtime(), &name, guest)
     }
 
     /// Starts a VM whose process has the stranger's identity.
     pub fn start_stranger(&self, guest: &Guest) -> Vm {
         let name = self.name("stranger");
-        Vm::start(self.stranger(&[]), &self.runtime(), &name, guest)
+        Vm::start(self.stranger(&["run"]), &self.runtime(), &name, guest)
     }
 
     /// Starts a process that waits for a VM; it listens when this returns.
     pub fn receive(&self) -> Vm {
+        self.receive_with(&[])
+    }
+
+    /// The same with further options of `me2 receive`.
+    pub fn receive_with(&self, options: &[&str]) -> Vm {
         let name = self.name("vm");
-        Vm::receive(self.me2(&[]), &self.runtime(), &name)
+        Vm::receive(self.me2(&["receive"]), options, &self.runtime(), &name)
     }
 
     /// The same with the stranger's identity.
     pub fn receive_stranger(&self) -> Vm {
         let name = self.name("stranger");
-        Vm::receive(self.stranger(&[]), &self.runtime(), &name)
+        Vm::receive(self.stranger(&["receive"]), &[], &self.runtime(), &name)
     }
 
     /// Has a VM moved to where a receiver is reached; `options` are those of

@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn whole_lines_are_numbers() {
         assert_eq!(numbers("count 00000001\ncount 0000000a\ncount 00"), [1, 10]);
-        assert_eq!(numbers("count 000"), []);
+        assert!(numbers("count 000").is_empty());
         check_no_gap(&[1, 2, 3]);
     }
 

@@ -66,7 +66,7 @@ impl Report {
     }
 
     fn check_pages(&self) {
-        let count = |path| self.count(path);
+        let count = |path: &str| self.count(path);
         let total = count("ram.total_pages");
         assert_eq!(count("verify.pages"), total, "{self}");
         assert_eq!(count("verify.mismatched_pages"), 0, "{self}");

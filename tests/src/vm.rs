@@ -21,8 +21,12 @@ pub struct Vm {
 impl Vm {
     pub(crate) fn start(mut me2: Command, runtime: &Path, name: &str, guest: &Guest) -> Self {
         let cpus = guest.cpus.to_string();
-        me2.args(["run", "--name", name, "--memory", guest.memory])
-            .args(["--cpus", &cpus, "--cmdline", &guest.cmdline]);
+        me2.args(["--name", name, "--memory", guest.memory]).args([
+            "--cpus",
+            &cpus,
+            "--cmdline",
+            &guest.cmdline,
+        ]);
         if let Some(kernel) = &guest.kernel {
             me2.arg("--kernel").arg(kernel);
         }
@@ -30,8 +34,9 @@ impl Vm {
     }
 
     /// The port is the process's choice, so that tests cannot get in each other's way.
-    pub(crate) fn receive(mut me2: Command, runtime: &Path, name: &str) -> Self {
-        me2.args(["receive", "--name", name, "--listen", "127.0.0.1:0"]);
+    pub(crate) fn receive(mut me2: Command, options: &[&str], runtime: &Path, name: &str) -> Self {
+        me2.args(["--name", name, "--listen", "127.0.0.1:0"])
+            .args(options);
         let vm = Self::spawn(me2, runtime, name);
         let address = vm.process.wait_stderr("address", listening_address);
         vm.wait_for("a receiver that waits", |status| {
@@ -150,7 +155,9 @@ impl Vm {
     /// If it does not, or tells of an error.
     pub fn works_beyond(&self, before: u64) -> u64 {
         let after = self.wait_for("more operations of the guest", |status| {
-            assert_eq!(status["guest"]["errors"], 0, "{status}");
+            // Null until the guest has told something here.
+            let errors = status["guest"]["errors"].as_u64();
+            assert!(errors.unwrap_or(0) == 0, "{status}");
             operations(status).filter(|after| *after > before)
         });
         let console = self.console();
@@ -169,6 +176,17 @@ impl Vm {
         let answer = api::request(&self.socket, "POST", path);
         let (code, answer) = answer.unwrap_or_else(|error| panic!("{}: {error}", self.name));
         assert_eq!(code, 202, "{path}: {answer}");
+    }
+
+    /// Gives it an order by its API, which it must refuse; gives the HTTP status.
+    pub fn refused(&self, path: &str) -> u16 {
+        let answer = api::request(&self.socket, "POST", path);
+        let (code, answer) = answer.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        assert!(code >= 400, "{path}: {answer}");
+        for part in ["error", "mend"] {
+            assert!(answer[part].is_string(), "{path}: {answer}");
+        }
+        code
     }
 
     /// Ends the VM, and waits for its process, which must end well.

@@ -165,8 +165,13 @@ impl Source {
                 Some(self.to(Owner { last_epoch: epoch }, SourceAction::ResumeVm))
             }
 
-            (HandedOver { .. }, Said::NothingYet) => Some(SourceAction::KeepStopped),
-            (Released { .. } | Done { .. }, Said::NothingYet) => Some(SourceAction::Ignore),
+            (HandedOver { .. }, Said::NothingYet)
+            | (HandedOver { .. } | Released { .. }, Said::Unknown) => {
+                Some(SourceAction::KeepStopped)
+            }
+            (Released { .. } | Done { .. }, Said::NothingYet) | (Done { .. }, Said::Unknown) => {
+                Some(SourceAction::Ignore)
+            }
 
             (HandedOver { epoch } | Released { epoch }, Said::Running) => {
                 Some(self.to(Released { epoch }, SourceAction::ServePages))
@@ -180,7 +185,7 @@ impl Source {
             // Handed over to nobody yet, or refused after it ran, or by who has everything.
             (
                 Preparing { .. } | Ready { .. },
-                Said::NothingYet | Said::Running | Said::Complete,
+                Said::Unknown | Said::NothingYet | Said::Running | Said::Complete,
             )
             | (Released { .. } | Done { .. }, Said::Refused)
             | (Owner { .. }, _) => None,
@@ -250,6 +255,8 @@ enum Said {
     Prepared,
     Refused,
     /// Nothing that could be built on.
+    Unknown,
+    /// Neither refused nor running.
     NothingYet,
     Running,
     /// It runs, and the page hashes agree.
@@ -267,7 +274,8 @@ impl From<DestinationMessage> for Said {
             } => Self::Running,
             DestinationMessage::Complete { verified: true, .. } => Self::Complete,
             DestinationMessage::PeerState { state, .. } => match state {
-                PeerState::Unknown | PeerState::Accepted => Self::NothingYet,
+                PeerState::Unknown => Self::Unknown,
+                PeerState::Accepted => Self::NothingYet,
                 PeerState::Refused => Self::Refused,
                 PeerState::Running | PeerState::Complete => Self::Running,
             },
