@@ -76,7 +76,8 @@ fn upper_edge(bucket: usize) -> u64 {
         return bucket;
     }
     let (octave, within) = (bucket / PER_OCTAVE + 2, bucket % PER_OCTAVE);
-    ((PER_OCTAVE + within + 1) << (octave - 3)) - 1
+    // Written so that the last bucket does not overflow.
+    ((PER_OCTAVE + within) << (octave - 3)) + ((1 << (octave - 3)) - 1)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub const PRECOPY_PASSES_MAX: u32 = 30;
 const PRECOPY_VOLUME_MAX: u64 = 3;
 /// A further pass of a hybrid pays only if it would be at most this part of the one before.
 const HYBRID_SHRINK_DIVISOR: u64 = 2;
+/// What a hybrid leaves for after the resume without another pass: it arrives within this time.
+const HYBRID_REST: Duration = Duration::from_millis(10);
 
 /// How the VM moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +67,14 @@ pub fn another_pass(strategy: Strategy, result: &PassResult, limits: &Limits) ->
     if result.dirty_pages == 0 || result.pass >= limits.passes.min(PRECOPY_PASSES_MAX) {
         return false;
     }
+    let per_page = result.took.as_secs_f64() / result.sent_pages.max(1) as f64;
+    let left = per_page * result.dirty_pages as f64;
     match strategy {
-        Strategy::Hybrid => result.dirty_pages <= result.sent_pages / HYBRID_SHRINK_DIVISOR,
+        Strategy::Hybrid => {
+            left > HYBRID_REST.as_secs_f64()
+                && result.dirty_pages <= result.sent_pages / HYBRID_SHRINK_DIVISOR
+        }
         Strategy::Precopy => {
-            let per_page = result.took.as_secs_f64() / result.sent_pages.max(1) as f64;
-            let left = per_page * result.dirty_pages as f64;
             left > limits.downtime.as_secs_f64()
                 && result.total_sent_pages < PRECOPY_VOLUME_MAX * result.used_pages
         }
@@ -107,6 +112,11 @@ mod tests {
         assert!(!another_pass(
             Strategy::Hybrid,
             &result(2, 8000, 6000),
+            &LIMITS
+        ));
+        assert!(!another_pass(
+            Strategy::Hybrid,
+            &result(2, 8000, 400),
             &LIMITS
         ));
         assert!(!another_pass(

@@ -54,9 +54,12 @@ pub struct Node {
     control: ControlHandle,
     api: Mutex<Option<ApiServer>>,
     /// Where the API of a VM with this name is to be.
-    api_path: Box<dyn Fn(&str) -> anyhow::Result<(String, PathBuf)> + Send + Sync>,
+    api_path: ApiPath,
     memory_max: u64,
 }
+
+/// Given the name that a VM comes with: its name here, and the path of its API socket.
+pub type ApiPath = Box<dyn Fn(&str) -> anyhow::Result<(String, PathBuf)> + Send + Sync>;
 
 /// What the process takes in while it lives.
 pub struct Inputs {
@@ -88,9 +91,8 @@ pub struct NodeOptions {
     pub probes: bool,
     /// Largest VM to be received, in bytes.
     pub memory_max: u64,
-    /// The name, and the API's path, of a VM that has this name.
-    #[expect(clippy::type_complexity, reason = "said once")]
-    pub api_path: Box<dyn Fn(&str) -> anyhow::Result<(String, PathBuf)> + Send + Sync>,
+    /// Where the API of a VM is to be.
+    pub api_path: ApiPath,
 }
 
 impl Node {

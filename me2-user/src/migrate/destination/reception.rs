@@ -447,7 +447,10 @@ impl Incoming {
                 ..
             } => {
                 // An acknowledgement of what was never said would let go of missing pages.
-                anyhow::ensure!(progress.complete_sent, "the peer acknowledged what was not complete");
+                anyhow::ensure!(
+                    progress.complete_sent,
+                    "the peer acknowledged what was not complete"
+                );
                 self.acknowledged(epoch)?;
                 self.settle()?;
                 return Ok(true);

@@ -137,6 +137,7 @@ impl Attempt {
                 self.fill_report(Some(&link));
                 // The destination closes when the acknowledgement has arrived.
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.closed()).await;
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.endpoint.wait_idle()).await;
                 Ended::Moved(self.report)
             }
             Ok(Served::Refused(reason)) => {

@@ -18,7 +18,7 @@ use crate::{
 
 /// A connection on which both sides have said hello.
 pub struct Link {
-    // Sends the last packets; outlives the connection.
+    /// Carries the connection: waited for at the end, so that the last packets leave.
     pub endpoint: quinn::Endpoint,
     pub connection: quinn::Connection,
     pub control: FrameSender,
