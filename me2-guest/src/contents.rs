@@ -20,13 +20,14 @@ pub enum Kind {
     Zero,
 }
 
-/// How many pages in a hundred are of each kind.
+/// How many pages in a hundred are of each kind. Few are zero: what nobody wrote is not populated,
+/// and takes no part here.
 pub const MIX: [(Kind, u64); 5] = [
     (Kind::Text, 25),
-    (Kind::Structures, 25),
-    (Kind::Pointers, 15),
-    (Kind::Random, 15),
-    (Kind::Zero, 20),
+    (Kind::Structures, 30),
+    (Kind::Pointers, 20),
+    (Kind::Random, 22),
+    (Kind::Zero, 3),
 ];
 
 impl Kind {

@@ -78,6 +78,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
             End::Received(Received::Complete { machine, epoch }) => {
                 node.status.send_modify(|status| status.role = Role::Source);
                 node.set_state(VmState::Running);
+                me2_vmm::memory::release_free_heap();
                 tracing::info!("the VM is here, all of it");
                 let ownership = Arc::new(Mutex::new(ownership::Source::new(epoch)));
                 Ok(commands::live(node, machine, ownership, inputs).await)

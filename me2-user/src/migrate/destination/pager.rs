@@ -238,7 +238,7 @@ impl Pager {
         self.local_faults.load(Ordering::Relaxed)
     }
 
-    /// All pages are in place: guest memory leaves userfaultfd, staging is freed.
+    /// All pages are in place: guest memory leaves userfaultfd, staging and table are freed.
     pub fn settle(&self) -> anyhow::Result<()> {
         assert!(
             self.is_complete(),
@@ -247,6 +247,7 @@ impl Pager {
         self.paging.release(0..self.page_count())?;
         self.shut_down();
         *self.staging.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lock().pages = DestinationPages::new(0);
         Ok(())
     }
 
