@@ -54,6 +54,8 @@ struct ControlState {
     parked_ns: u64,
     /// Time at which the first vCPU went (back) into the guest after [`Vcpus::resume`].
     started_ns: Option<u64>,
+    /// The VM has ended by itself: it never runs again.
+    ended: bool,
 }
 
 struct Control {
@@ -118,6 +120,7 @@ impl Vcpus {
                 parked: 0,
                 parked_ns: 0,
                 started_ns: None,
+                ended: false,
             }),
             changed: Condvar::new(),
         });
@@ -163,10 +166,10 @@ impl Vcpus {
         self.vcpus.len()
     }
 
-    /// Lets the guest run (again).
+    /// Lets the guest run (again), unless it has ended by itself.
     pub fn resume(&self) {
         let mut state = self.control.lock();
-        if state.target == Target::Stopped {
+        if state.target == Target::Stopped && !state.ended {
             state.target = Target::Running;
             state.started_ns = None;
             self.control.changed.notify_all();
@@ -234,6 +237,11 @@ impl Vcpus {
                 .wait(state)
                 .expect("no panics under this lock");
         }
+    }
+
+    /// Whether the VM has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.control.lock().ended
     }
 
     /// Whether the vCPUs are asked to run.
@@ -349,6 +357,7 @@ fn wait_for_run(vcpu: &Vcpu, control: &Control) -> bool {
 /// whoever is told of the end stops or drops the VM.
 fn stop_all(control: &Control) {
     let mut state = control.lock();
+    state.ended = true;
     if state.target == Target::Running {
         state.target = Target::Stopped;
     }

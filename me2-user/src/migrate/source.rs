@@ -54,6 +54,8 @@ const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the explorer watches which pages are being written, to send these last.
 const EXPLORE_WINDOW: Duration = Duration::from_millis(20);
+/// How far back the guest's rate before the migration is taken.
+const RATE_BEFORE: Duration = Duration::from_secs(2);
 /// Page records in the handover besides those that the CPU state refers to: bytes before
 /// encoding, by the rate of the last pass, so that they add about a millisecond.
 const HANDOVER_EXTRA: Duration = Duration::from_millis(1);
@@ -183,10 +185,11 @@ impl Attempt {
 
     /// Moves the VM. It runs here before, and afterwards as [`Ended`] says.
     pub async fn migrate(mut self, mut cancel: watch::Receiver<bool>) -> Ended {
-        self.report.guest.rate_before = self
-            .machine
-            .monitor
-            .rate(self.started - Duration::from_secs(2), self.started);
+        let before = self
+            .started
+            .checked_sub(RATE_BEFORE)
+            .unwrap_or(self.started);
+        self.report.guest.rate_before = self.machine.monitor.rate(before, self.started);
         let timeout = self.request.timeout_s.map(Duration::from_secs);
         let prepared = tokio::select! {
             result = self.until_stopped() => result,
@@ -375,6 +378,7 @@ impl Attempt {
                 .vcpus()
                 .wait_stopped(Some(at + STOP_TIMEOUT))
                 .context("the vCPUs did not stop in time")?;
+            anyhow::ensure!(!vm.vcpus().has_ended(), "the guest has ended by itself");
             let state = vm.save().context("cannot save the VM's state")?;
             let state_pages = vm
                 .state_pages()
