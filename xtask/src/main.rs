@@ -3,8 +3,8 @@
 //! Uses the standard library alone, so that it compiles before anything is installed.
 
 mod cargo;
-mod ci;
 mod demo;
+mod lint;
 mod run;
 mod setup;
 mod test;
@@ -17,7 +17,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 Commands:
   run [ARGUMENTS]   build everything, then move a VM between two me2 processes (run --help)
   test [ARGUMENTS]  build everything, then run all tests; the arguments go to cargo test
-  ci                formatting and lints, then test
+  lint              formatting, and clippy with warnings as errors
   setup             install what a build needs and this machine lacks (the others do this first)
   help              show this text
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "run" => run::run(&arguments),
         "test" => test::test(&arguments).map(|()| ExitCode::SUCCESS),
-        "ci" => without_arguments(&arguments, ci::ci),
+        "lint" => without_arguments(&arguments, lint::lint),
         "setup" => without_arguments(&arguments, setup::setup),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

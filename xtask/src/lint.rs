@@ -1,13 +1,13 @@
-//! `cargo xtask ci`: what must hold before a change is taken.
+//! `cargo xtask lint`: formatting and lints of every part.
 
 use crate::{
     Result,
     cargo::{cargo, run},
-    setup, test,
+    setup,
 };
 
-/// Formatting and lints of every part, then all tests.
-pub(crate) fn ci() -> Result {
+/// Fails on anything that is not formatted, and on every warning.
+pub(crate) fn lint() -> Result {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     for apart in ["me2-ebpf", "me2-guest"] {
         let manifest = format!("{apart}/Cargo.toml");
@@ -23,5 +23,5 @@ pub(crate) fn ci() -> Result {
         clippy.arg("clippy").args(part);
         run(clippy.args(["--all-targets", "--", "--deny", "warnings"]))?;
     }
-    test::test(&[])
+    Ok(())
 }
