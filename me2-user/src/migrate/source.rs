@@ -117,8 +117,10 @@ pub struct Attempt {
     report: Report,
     /// Pages whose latest version the destination has not been sent.
     pending: Bitmap,
-    /// Bytes a second of the last pass.
+    /// Bytes a second of the last pass, before encoding.
     rate: f64,
+    /// The same, encoded.
+    wire_rate: f64,
     stop: Option<Stopped>,
     /// Traffic of connections that broke.
     past_wire_bytes: u64,
@@ -168,6 +170,7 @@ impl Attempt {
             report,
             pending: Bitmap::new(page_count),
             rate: 0.0,
+            wire_rate: 0.0,
             stop: None,
             past_wire_bytes: 0,
         }
@@ -301,10 +304,7 @@ impl Attempt {
                 .union(&Bitmap::from_words(dirty, self.pending.len()));
             self.report.precopy.passes = u64::from(pass);
             self.report.precopy.pages += sent_pages;
-            self.report.precopy.bytes = self
-                .counters
-                .encoded_bytes
-                .load(std::sync::atomic::Ordering::Relaxed);
+            self.report.precopy.bytes = self.counters.encoded_bytes();
             let result = PassResult {
                 pass,
                 sent_pages,
@@ -342,7 +342,7 @@ impl Attempt {
         let layout = self.machine.vm.memory().layout();
         let order = self.machine.probing.hot_last(layout, self.pending.iter());
         self.pending = Bitmap::new(self.pending.len());
-        let begun = Instant::now();
+        let (begun, encoded_before) = (Instant::now(), self.counters.encoded_bytes());
         bulk.pass(order).await?;
         link.control
             .message(&ToDestination::PassEnd { version })
@@ -362,7 +362,9 @@ impl Attempt {
                 _ => return Err(LinkError::Unexpected("a message in pre-copy").into()),
             }
         }
-        self.rate = (count * PAGE_SIZE as u64) as f64 / begun.elapsed().as_secs_f64();
+        let seconds = begun.elapsed().as_secs_f64();
+        self.rate = (count * PAGE_SIZE as u64) as f64 / seconds;
+        self.wire_rate = (self.counters.encoded_bytes() - encoded_before) as f64 / seconds;
         Ok(count)
     }
 

@@ -46,6 +46,11 @@ impl SendCounters {
             .sum()
     }
 
+    /// Bytes of encoded records so far.
+    pub fn encoded_bytes(&self) -> u64 {
+        self.encoded_bytes.load(Ordering::Relaxed)
+    }
+
     fn count(&self, codec: Codec) {
         let counter = match codec {
             Codec::Zero => &self.zero,

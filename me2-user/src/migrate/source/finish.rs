@@ -177,9 +177,9 @@ impl Attempt {
             let reason = answering.await;
             tracing::debug!("no more page requests: {reason}");
         }));
-        let bulk = link.bulk.take().expect("opened with the link");
+        let mut bulk = link.bulk.take().expect("opened with the link");
+        link.shorten_queue(self.wire_rate);
         self.start_push(&bulk);
-        let mut bulk = bulk;
         loop {
             let message = tokio::select! {
                 message = link.replies.message() => message?,

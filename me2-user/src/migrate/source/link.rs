@@ -1,5 +1,7 @@
 //! The source's connection: made anew by a recovery, while the attempt lives on.
 
+use std::time::Duration;
+
 use me2_vmm::clock;
 use me2_wire::{
     PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
@@ -27,6 +29,8 @@ pub struct Link {
     pub preface: Preface,
     /// Whether both sides share a monotonic clock.
     pub same_host: bool,
+    /// The round trip before there was any load: the link's own.
+    pub round_trip: Duration,
     pub bulk: Option<Bulk>,
 }
 
@@ -86,6 +90,7 @@ impl Attempt {
             ToSource::Refused { reason, .. } => return Err(Failure::Refused(reason)),
             _ => return Err(LinkError::Unexpected("another message than hello").into()),
         };
+        let round_trip = connection.rtt();
         Ok(Link {
             endpoint,
             connection,
@@ -93,7 +98,28 @@ impl Attempt {
             replies,
             preface,
             same_host,
+            round_trip,
             bulk: None,
         })
+    }
+}
+
+/// The least that may be under way in post-copy, in bytes: below it, waking up for every
+/// acknowledgement costs more than the queue does.
+const POSTCOPY_WINDOW_BYTES_MIN: u64 = 1 << 20;
+/// The most: as in the phases before.
+const POSTCOPY_WINDOW_BYTES_MAX: u64 = 32 << 20;
+/// Rate of a link on which nothing was sent yet, in bytes a second: 10 Gbit/s.
+const RATE_UNKNOWN: f64 = 1.25e9;
+
+impl Link {
+    /// Keeps the link's queue short: what is pushed and not yet acknowledged is what a fault's
+    /// answer waits behind. `rate`: bytes a second that the last pass got through, 0 if none did.
+    pub fn shorten_queue(&self, rate: f64) {
+        let rate = if rate > 0.0 { rate } else { RATE_UNKNOWN };
+        let window = 2.0 * rate * self.round_trip.as_secs_f64();
+        self.connection.set_send_window(
+            (window as u64).clamp(POSTCOPY_WINDOW_BYTES_MIN, POSTCOPY_WINDOW_BYTES_MAX),
+        );
     }
 }
