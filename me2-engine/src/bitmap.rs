@@ -1,6 +1,6 @@
 //! One bit a page.
 
-use me2_wire::PageIndex;
+use me2_wire::{PageIndex, range::RangeList};
 
 /// A set of pages as one bit each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,13 @@ impl Bitmap {
     pub fn union(&mut self, other: &Bitmap) {
         for (word, other) in self.words.iter_mut().zip(&other.words) {
             *word |= other;
+        }
+    }
+
+    /// Puts in every page of a list, which must be within.
+    pub fn extend(&mut self, list: &RangeList) {
+        for page in list.iter() {
+            self.set(page);
         }
     }
 

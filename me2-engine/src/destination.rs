@@ -124,12 +124,12 @@ impl DestinationPages {
         }
     }
 
-    /// The source announces which pages it sends in which version.
+    /// The source announces which pages it sends in which version; a long list in several parts.
     pub fn announce(&mut self, version: Version, pages: &RangeList) -> Result<(), PageError> {
         if self.handed_over {
             return Err(PageError::Phase);
         }
-        if version <= self.latest {
+        if version < self.latest {
             return Err(PageError::VersionOrder {
                 announced: version,
                 latest: self.latest,
@@ -386,11 +386,16 @@ mod tests {
         pages.announce(2, &list(&[7, 8])).unwrap();
         assert_eq!(pages.outstanding(), 1);
         assert_eq!(
-            pages.announce(2, &list(&[])),
+            pages.announce(1, &list(&[9])),
             Err(PageError::VersionOrder {
-                announced: 2,
+                announced: 1,
                 latest: 2
             })
+        );
+        assert_eq!(
+            pages.announce(2, &list(&[8])),
+            Ok(()),
+            "a second part of the same list"
         );
         assert_eq!(pages.announce(3, &list(&[4095])), Ok(()));
         assert_eq!(

@@ -6,6 +6,8 @@
 //! - [`switch`]: whether another pre-copy pass pays.
 //! - [`tree`], [`bitmap`], [`quantile`]: what these are made of.
 
+#![forbid(unsafe_code)]
+
 pub mod bitmap;
 pub mod destination;
 pub mod ownership;

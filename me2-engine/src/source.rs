@@ -7,6 +7,8 @@ use crate::{bitmap::Bitmap, tree};
 
 /// Neighbours that travel with a page that was asked for.
 pub const NEIGHBOURS_MAX: usize = 15;
+/// Pages of one answer, whatever was asked for.
+pub const ANSWER_PAGES_MAX: usize = 128;
 
 /// Version and state of every page at the source.
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl SourcePages {
         let mut claimed: Vec<PageIndex> = wanted
             .iter()
             .copied()
+            .take(ANSWER_PAGES_MAX)
             .filter(|page| self.claim(*page))
             .collect();
         for first in claimed.clone() {
@@ -102,7 +105,7 @@ impl SourcePages {
                     .saturating_add(1 + NEIGHBOURS_MAX as u32)
                     .min(self.unsent.len());
             for page in neighbours {
-                if !self.unsent.clear(page) {
+                if claimed.len() >= ANSWER_PAGES_MAX || !self.unsent.clear(page) {
                     break;
                 }
                 claimed.push(page);
@@ -112,12 +115,9 @@ impl SourcePages {
     }
 
     /// After a reconnect: these pages, and no others, must be sent (again).
-    pub fn reset_unsent(&mut self, missing: &RangeList) {
-        self.unsent = Bitmap::new(self.unsent.len());
-        let len = self.unsent.len();
-        for page in missing.iter().filter(|page| *page < len) {
-            self.unsent.set(page);
-        }
+    pub fn reset_unsent(&mut self, missing: Bitmap) {
+        assert_eq!(missing.len(), self.unsent.len(), "one bit a page");
+        self.unsent = missing;
         let order = std::mem::take(&mut self.push_order);
         self.set_push_order(order);
     }
@@ -170,12 +170,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_bounded() {
+        let mut pages = SourcePages::new(4096);
+        let mut all = Bitmap::new(4096);
+        (0..4096).for_each(|page| _ = all.set(page));
+        pages.begin_version(&all);
+        let scattered: Vec<u32> = (0..64).map(|number| number * 32).collect();
+        let claimed = pages.claim_answer(&scattered);
+        assert_eq!(
+            (claimed.len(), &claimed[..64]),
+            (ANSWER_PAGES_MAX, &scattered[..])
+        );
+        assert_eq!(
+            pages.claim_answer(&(2048..3048).collect::<Vec<_>>()).len(),
+            ANSWER_PAGES_MAX
+        );
+    }
+
+    #[test]
     fn after_a_reconnect_only_the_missing_are_sent() {
         let mut pages = SourcePages::new(1024);
         pages.begin_version(&bitmap(&[1, 2, 3]));
         pages.set_push_order(vec![3, 2, 1]);
         assert_eq!(pages.claim_push(2), [3, 2]);
-        pages.reset_unsent(&RangeList::from_bitmap(bitmap(&[3]).words()));
+        pages.reset_unsent(bitmap(&[3]));
         assert_eq!(pages.claim_push(9), [3]);
     }
 }

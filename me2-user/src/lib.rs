@@ -9,6 +9,8 @@
 //! - [`report`]: what a migration did.
 //! - [`identity`]: who is who.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod control;
 pub mod explore;

@@ -3,6 +3,7 @@
 //! Source: Xen, docs/misc/pvh.pandoc.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -43,6 +44,15 @@ pub enum Kernel {
     Builtin(&'static [u8]),
 }
 
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Builtin(_) => f.write_str("the built-in guest"),
+        }
+    }
+}
+
 /// Why a VM could not be booted.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -56,11 +66,17 @@ pub enum BootError {
         source: io::Error,
     },
     /// The kernel is no ELF, or does not fit.
-    #[error("cannot load the kernel (is it an ELF that fits into the VM's memory?)")]
-    Load(#[source] linux_loader::loader::Error),
+    #[error("cannot load {kernel} (is it an ELF that fits into the VM's memory?)")]
+    Load {
+        /// The file.
+        kernel: String,
+        /// Why.
+        #[source]
+        source: linux_loader::loader::Error,
+    },
     /// The kernel has no PVH entry point.
-    #[error("the kernel has no PVH entry point (note XEN_ELFNOTE_PHYS32_ENTRY)")]
-    NotPvh,
+    #[error("{0} has no PVH entry point (note XEN_ELFNOTE_PHYS32_ENTRY)")]
+    NotPvh(String),
     /// The module does not fit.
     #[error("the initrd of {bytes} bytes does not fit behind the kernel: more --memory is needed")]
     InitrdTooLarge {
@@ -109,9 +125,12 @@ pub(crate) fn load(memory: &GuestMemory, source: &BootSource) -> Result<Entry, B
             Some(KERNEL_START),
         ),
     }
-    .map_err(BootError::Load)?;
+    .map_err(|error| BootError::Load {
+        kernel: source.kernel.to_string(),
+        source: error,
+    })?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
-        return Err(BootError::NotPvh);
+        return Err(BootError::NotPvh(source.kernel.to_string()));
     };
     let module = match &source.initrd {
         Some(path) => Some(load_module(memory, path, loaded.kernel_end)?),
@@ -259,7 +278,9 @@ impl Entry {
         sregs.gs = sregs.ds;
         sregs.ss = sregs.ds;
         sregs.tr = kvm_segment {
-            limit: 0x67,
+            // As after a reset, and as other VMMs have it: what lies there is an I/O bitmap of zeros,
+            // which lets a guest's ring 3 use ports before it has a task state segment of its own.
+            limit: 0xffff,
             selector: 0x18,
             type_: BUSY_TSS,
             present: 1,
@@ -289,7 +310,10 @@ mod tests {
             Kernel::Builtin(b"not an ELF at all, just text that is long enough"),
             String::new(),
         );
-        assert!(matches!(load(&memory, &garbage), Err(BootError::Load(_))));
+        assert!(matches!(
+            load(&memory, &garbage),
+            Err(BootError::Load { .. })
+        ));
         let absent = source(Kernel::File("/nonexistent".into()), String::new());
         assert!(matches!(
             load(&memory, &absent),

@@ -31,7 +31,7 @@ const EVENTS_PER_READ: usize = 64;
 pub enum PagingError {
     /// The kernel gave no userfaultfd.
     #[error(
-        "userfaultfd is not to be had: needs root, CAP_SYS_PTRACE, access to /dev/userfaultfd, or sysctl vm.unprivileged_userfaultfd=1"
+        "userfaultfd is not to be had: run as root, or allow this user to open /dev/userfaultfd"
     )]
     Open(#[source] userfaultfd::Error),
     /// Registering or unregistering guest memory failed.

@@ -44,6 +44,9 @@ enum Kind {
     Serial = 64,
 }
 
+/// Every kind: state that this me2 does not know is refused, never left out.
+const KINDS: [u16; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 32, 33, 34, 64];
+
 /// The version of every kind, so far.
 const STATE_VERSION: u16 = 1;
 
@@ -61,6 +64,9 @@ pub enum StateError {
         /// Its version.
         version: u16,
     },
+    /// A piece of a kind that this me2 does not know.
+    #[error("state of kind {0} is unknown to this me2")]
+    Unknown(u16),
     /// A piece is missing.
     #[error("state of kind {kind} for number {index} is missing")]
     Missing {
@@ -142,6 +148,9 @@ impl Vm {
                 kind: unknown.kind,
                 version: unknown.version,
             });
+        }
+        if let Some(unknown) = blobs.iter().find(|blob| !KINDS.contains(&blob.kind)) {
+            return Err(StateError::Unknown(unknown.kind));
         }
         let clocks: Clocks = parse_json(blobs, Kind::Clock)?;
         let elapsed_ns = match elapsed {

@@ -14,6 +14,8 @@
 //!
 //! Not here: which page is sent when (me2-engine), and how bytes reach the peer (me2-user).
 
+#![forbid(unsafe_code)]
+
 pub mod blob;
 pub mod frame;
 pub mod message;

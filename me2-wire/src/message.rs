@@ -10,6 +10,15 @@ use crate::{Version, blob::StateBlob, range::RangeList};
 /// Longest text (a reason, a name) that is taken from a peer, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// Ranges that fit into one message, whatever they are: 10 bytes each at most.
+pub const RANGES_PER_MESSAGE_MAX: usize = 500_000;
+
+/// A peer's text, fit for a log and a terminal: bounded, without control characters.
+pub fn clean_text(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(TEXT_BYTES_MAX / 4).map(clean).collect()
+}
+
 /// A message that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed control message")]
@@ -86,8 +95,8 @@ pub struct Handover {
     pub state: Vec<StateBlob>,
     /// When the last vCPU stopped, in nanoseconds of the source's monotonic clock.
     pub stopped_ns: u64,
-    /// Time from then until this message was written, in nanoseconds.
-    pub since_stop_ns: u64,
+    /// Time from the saving of the clocks until this message was written, in nanoseconds.
+    pub since_save_ns: u64,
     /// Resume only after all pages are in and the whole memory was hashed and compared.
     pub verify_full: bool,
 }
@@ -99,7 +108,8 @@ pub enum ToDestination {
     Hello(Hello),
     /// The machine document, in JSON.
     Machine(Vec<u8>),
-    /// These pages are (being) sent in this version; larger than any announced before.
+    /// These pages are (being) sent in this version, never smaller than one announced before. A
+    /// list of more than [`RANGES_PER_MESSAGE_MAX`] ranges comes in several of these.
     Announce {
         /// Their version.
         version: Version,
@@ -186,13 +196,18 @@ pub enum ToSource {
         /// What the destination counted.
         statistics: DestinationStatistics,
     },
+    /// A part of the list of missing pages that is too long for `Recovering`, before it.
+    Missing {
+        /// Some of the pages.
+        pages: RangeList,
+    },
     /// The answer to a source that recovers.
     Recovering {
         /// The attempt that the destination knows.
         epoch: u64,
         /// Its side of the ownership.
         ownership: PeerOwnership,
-        /// Pages still missing.
+        /// Pages still missing, besides those of `Missing` messages.
         missing: RangeList,
     },
     /// What is left, now and then during post-copy.
@@ -270,6 +285,12 @@ mod tests {
             },
         };
         assert_eq!(decode::<ToSource>(&encode(&message)).unwrap(), message);
+    }
+
+    #[test]
+    fn a_peers_text_is_cleaned() {
+        assert_eq!(clean_text("no\x1b[2J room\n"), "no [2J room ");
+        assert!(clean_text(&"\u{1F600}".repeat(5000)).len() <= TEXT_BYTES_MAX);
     }
 
     #[test]

@@ -252,7 +252,10 @@ mod tests {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("not zero");
         assert_eq!(ask(&client, &link, b"one"), Some(b"one".to_vec()));
-        assert_eq!((link.forth_bytes(), link.back_bytes()), (3, 3));
+        // Counted just after it was delivered.
+        crate::wait_until("count", || {
+            ((link.forth_bytes(), link.back_bytes()) == (3, 3)).then_some(())
+        });
 
         let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         other

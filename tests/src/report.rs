@@ -63,6 +63,7 @@ impl Report {
         assert!(self.field("error").is_null(), "{self}");
         self.check_pages();
         self.check_times();
+        self.check_probes();
     }
 
     fn check_pages(&self) {
@@ -82,9 +83,20 @@ impl Report {
         assert!(sent >= useful, "every useful page was sent: {self}");
         assert!(count("precopy.pages") <= sent, "{self}");
         let arrived = count("postcopy.demand_pages") + count("postcopy.pushed_pages");
-        assert!(arrived >= count("handover.missing_pages"), "{self}");
+        assert_eq!(arrived, count("handover.missing_pages"), "{self}");
         assert!(count("wire_bytes") > count("handover.bytes"), "{self}");
         assert!(count("handover.bytes") > 0, "{self}");
+    }
+
+    fn check_probes(&self) {
+        let text = |path: &str| self.field(path).as_str().unwrap_or_default().to_owned();
+        if *self.field("ebpf.attached") == true {
+            assert!(!text("ebpf.probe").is_empty(), "{self}");
+            assert!(self.count("ebpf.events") > 0, "{self}");
+            assert!(self.count("ebpf.touched_pages") > 0, "{self}");
+        } else {
+            assert!(!text("ebpf.reason").is_empty(), "{self}");
+        }
     }
 
     fn check_times(&self) {

@@ -15,6 +15,8 @@ pub struct Usage {
     pub resident_bytes: u64,
     /// Mappings.
     pub mappings: usize,
+    /// Resident memory of the largest mapping: for a VM process, the guest's memory.
+    pub largest_mapping_bytes: u64,
 }
 
 impl Usage {
@@ -43,8 +45,16 @@ impl Usage {
             anonymous_bytes: number("RssAnon") * 1024,
             resident_bytes: number("VmRSS") * 1024,
             mappings: read("maps").lines().count(),
+            largest_mapping_bytes: largest_mapping(&read("smaps")),
         }
     }
+}
+
+/// The resident bytes of the mapping that has most of them.
+fn largest_mapping(smaps: &str) -> u64 {
+    let resident = smaps.lines().filter_map(|line| line.strip_prefix("Rss:"));
+    let kib = resident.filter_map(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.max().expect("there are mappings") * 1024
 }
 
 #[cfg(test)]
@@ -56,5 +66,6 @@ mod tests {
         let usage = Usage::of(std::process::id());
         assert!(usage.descriptors >= 3 && usage.threads >= 1 && usage.mappings > 1);
         assert!(usage.anonymous_bytes > 0 && usage.resident_bytes >= usage.anonymous_bytes);
+        assert!((1..=usage.resident_bytes).contains(&usage.largest_mapping_bytes));
     }
 }

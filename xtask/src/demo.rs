@@ -33,7 +33,7 @@ pub(crate) fn run(me2: &Path, options: &Options) -> Result<ExitCode> {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             for process in [&mut source, &mut receiver] {
-                eprintln!("--- last lines of {}", process.describe());
+                eprintln!("--- last lines of {}", process.describe_end());
                 process.last_lines().for_each(|line| eprintln!("{line}"));
             }
             Err(error)

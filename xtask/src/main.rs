@@ -2,6 +2,8 @@
 //!
 //! Uses the standard library alone, so that it compiles before anything is installed.
 
+#![forbid(unsafe_code)]
+
 mod cargo;
 mod demo;
 mod lint;

@@ -37,7 +37,7 @@ pub(crate) fn park() -> ! {
 
 /// Writes a byte to a port.
 pub(crate) fn out_byte(port: u16, byte: u8) {
-    // SAFETY: ports reach devices, not memory; IOPL is 3.
+    // SAFETY: ports reach devices, not memory; the TSS's I/O bitmap allows these.
     unsafe {
         asm!("out dx, al", in("dx") port, in("al") byte, options(nomem, nostack, preserves_flags))
     };
@@ -46,7 +46,7 @@ pub(crate) fn out_byte(port: u16, byte: u8) {
 /// Reads a byte from a port.
 pub(crate) fn in_byte(port: u16) -> u8 {
     let byte;
-    // SAFETY: ports reach devices, not memory; IOPL is 3.
+    // SAFETY: ports reach devices, not memory; the TSS's I/O bitmap allows these.
     unsafe {
         asm!("in al, dx", in("dx") port, out("al") byte, options(nomem, nostack, preserves_flags))
     };

@@ -40,7 +40,7 @@ pub struct RunArgs {
     /// API socket [default: NAME.sock in the runtime folder]
     #[arg(long, value_name = "PATH")]
     pub api: Option<PathBuf>,
-    /// Do not attach eBPF probes; migrations then order pages by the dirty log
+    /// Do not attach eBPF probes; migrations then send pages in the order of their addresses
     #[arg(long)]
     pub no_probes: bool,
     /// Whom the VM process is to peers.

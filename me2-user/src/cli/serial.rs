@@ -6,9 +6,9 @@ use std::str::FromStr;
 /// The host's end of the serial port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SerialTarget {
-    /// Output to stdout, input from stdin.
+    /// Output to stdout; there is no input.
     Stdio,
-    /// Output is dropped, input never comes.
+    /// Output is dropped.
     None,
     /// Output is appended to a file.
     File(PathBuf),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Fingerprint, Identity, IdentityError, create_private_dir, file_error, read_bounded};
 
@@ -15,6 +15,9 @@ const PEER_NAME_CHARACTERS_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustStore {
     fingerprints: HashSet<Fingerprint>,
+    /// Where to look again for a peer that is not among them: who was trusted a moment ago need
+    /// not wait for a restart.
+    folder: Option<PathBuf>,
 }
 
 /// A line of the `trusted` file.
@@ -39,19 +42,27 @@ impl TrustStore {
             .map(|peer| peer.fingerprint)
             .chain([own])
             .collect();
-        Ok(Self { fingerprints })
+        Ok(Self {
+            fingerprints,
+            folder: Some(dir.to_owned()),
+        })
     }
 
     /// Exactly one peer: what an operator asked for by its fingerprint.
     pub fn only(peer: Fingerprint) -> Self {
         Self {
             fingerprints: HashSet::from([peer]),
+            folder: None,
         }
     }
 
     /// Whether a peer with this identity is accepted.
     pub fn trusts(&self, peer: &Fingerprint) -> bool {
-        self.fingerprints.contains(peer)
+        let listed_now = |folder: &PathBuf| {
+            TrustedPeer::load_all(folder)
+                .is_ok_and(|peers| peers.iter().any(|listed| listed.fingerprint == *peer))
+        };
+        self.fingerprints.contains(peer) || self.folder.as_ref().is_some_and(listed_now)
     }
 }
 

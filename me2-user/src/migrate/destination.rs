@@ -36,10 +36,11 @@ use tokio::{sync::mpsc, task::block_in_place};
 
 use super::Machine;
 use crate::{
+    control::types::{MigrationStatus, Phase},
     explore::Probing,
     process::{monitor::GuestMonitor, published},
 };
-use intake::{Intake, Origin};
+use intake::Intake;
 use pager::Pager;
 pub use reception::{Knock, Received, Reception, knock};
 
@@ -58,11 +59,6 @@ pub struct Incoming {
     wanted: tokio::sync::Mutex<mpsc::UnboundedReceiver<u32>>,
     resumed: Mutex<Option<(Instant, ResumeTiming)>>,
     same_host: bool,
-    counters: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
     requests: AtomicU64,
 }
 
@@ -105,7 +101,7 @@ impl Incoming {
             wanted: tokio::sync::Mutex::new(wanted),
             resumed: Mutex::new(None),
             same_host,
-            counters: Counters::default(),
+            requests: AtomicU64::new(0),
         })
     }
 
@@ -127,12 +123,17 @@ impl Incoming {
         self.migration == *migration && self.epoch == epoch
     }
 
-    /// Page requests sent so far, and pages that the guest cannot see yet.
-    pub fn progress(&self) -> (u64, u64) {
-        (
-            self.counters.requests.load(Ordering::Relaxed),
-            self.pager.unplaced(),
-        )
+    /// How far it is, as this side sees it.
+    fn describe(&self, status: &mut MigrationStatus, connection: &quinn::Connection) {
+        status.phase = if self.has_resumed() {
+            Phase::Postcopy
+        } else {
+            Phase::Precopy
+        };
+        status.pages_total = u64::from(self.pager.page_count());
+        status.pages_remaining = self.pager.outstanding();
+        status.faults = self.requests.load(Ordering::Relaxed);
+        status.sent_bytes = connection.stats().udp_rx.bytes;
     }
 
     /// Takes the handover: freezes the page table and starts serving faults. Gives the number of
@@ -165,7 +166,7 @@ impl Incoming {
             Elapsed::SameHost
         } else {
             Elapsed::Nanoseconds(
-                handover.since_stop_ns
+                handover.since_save_ns
                     + half_round_trip.as_nanos() as u64
                     + (clock::monotonic_ns() - received_ns),
             )
@@ -242,7 +243,7 @@ impl Incoming {
             .lock()
             .expect("no panics under this lock")
             .clone();
-        let waits = self.pager.waits();
+        let (waits, arrived) = (self.pager.waits(), self.pager.arrived());
         let first_progress_us = resumed.as_ref().and_then(|(_, timing)| {
             let progress_ns = self.machine.monitor.progress_ns()?;
             Some(progress_ns.saturating_sub(timing.started_ns) / 1000)
@@ -250,9 +251,9 @@ impl Incoming {
         DestinationStatistics {
             faults: waits.count(),
             local_faults: self.pager.local_faults(),
-            demand_pages: self.intake.pages_from(Origin::Answer),
-            pushed_pages: self.intake.pages_from(Origin::Bulk),
-            duplicate_pages: self.intake.duplicates(),
+            demand_pages: arrived.demanded,
+            pushed_pages: arrived.pushed,
+            duplicate_pages: arrived.duplicates,
             fault_latency_p50_us: waits.quantile(0.5),
             fault_latency_p99_us: waits.quantile(0.99),
             fault_latency_max_us: waits.max(),

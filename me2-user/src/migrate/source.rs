@@ -26,8 +26,9 @@ use me2_vmm::{clock, dirty::Collect, pagemap};
 use me2_wire::{
     PAGE_SIZE, PageIndex,
     blob::StateBlob,
-    message::{self, ToDestination, ToSource},
+    message::{self, RANGES_PER_MESSAGE_MAX, ToDestination, ToSource},
     page::ChunkWriter,
+    range::RangeList,
 };
 use tokio::{sync::watch, task::block_in_place};
 
@@ -77,7 +78,7 @@ pub enum Failure {
     #[error(transparent)]
     Link(#[from] LinkError),
     /// This side failed.
-    #[error("{0:#}")]
+    #[error(transparent)]
     Local(#[from] anyhow::Error),
 }
 
@@ -131,6 +132,7 @@ struct Stopped {
     at: Instant,
     requested_ns: u64,
     stopped_ns: u64,
+    saved_ns: u64,
     handed_over_ns: u64,
     state: Vec<StateBlob>,
     state_pages: Vec<PageIndex>,
@@ -250,7 +252,7 @@ impl Attempt {
                     .context("the peer broke the rules")?;
                 Ok(link)
             }
-            ToSource::Refused { reason, .. } => Err(Failure::Refused(reason)),
+            ToSource::Refused { reason, .. } => Err(Failure::Refused(message::clean_text(&reason))),
             _ => Err(LinkError::Unexpected("a message before Ready").into()),
         }
     }
@@ -333,12 +335,11 @@ impl Attempt {
     async fn send_pending(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<u64, Failure> {
         let count = self.pending.count();
         let (version, ranges) = self.lock_pages().begin_version(&self.pending);
-        link.control
-            .message(&ToDestination::Announce {
-                version,
-                pages: ranges,
-            })
-            .await?;
+        for pages in ranges.split(RANGES_PER_MESSAGE_MAX) {
+            link.control
+                .message(&ToDestination::Announce { version, pages })
+                .await?;
+        }
         let layout = self.machine.vm.memory().layout();
         let order = self.machine.probing.hot_last(layout, self.pending.iter());
         self.pending = Bitmap::new(self.pending.len());
@@ -358,7 +359,9 @@ impl Attempt {
                     self.observer
                         .update(|status| status.pages_remaining = missing_pages);
                 }
-                ToSource::Refused { reason, .. } => return Err(Failure::Refused(reason)),
+                ToSource::Refused { reason, .. } => {
+                    return Err(Failure::Refused(message::clean_text(&reason)));
+                }
                 _ => return Err(LinkError::Unexpected("a message in pre-copy").into()),
             }
         }
@@ -382,6 +385,7 @@ impl Attempt {
                 .context("the vCPUs did not stop in time")?;
             anyhow::ensure!(!vm.vcpus().has_ended(), "the guest has ended by itself");
             let state = vm.save().context("cannot save the VM's state")?;
+            let saved_ns = clock::monotonic_ns();
             let state_pages = vm
                 .state_pages()
                 .context("cannot find the pages of the CPU state")?;
@@ -394,6 +398,7 @@ impl Attempt {
                 at,
                 requested_ns,
                 stopped_ns,
+                saved_ns,
                 handed_over_ns: 0,
                 state,
                 state_pages,
@@ -439,20 +444,26 @@ impl Attempt {
                 flight.extend_from_slice(&encoding.encode(&mut writer, chunk));
             }
         });
+        let mut parts: Vec<_> = ranges.split(RANGES_PER_MESSAGE_MAX).collect();
+        let last = parts.pop().unwrap_or(RangeList::EMPTY);
+        for pages in parts {
+            flight.extend_from_slice(&message_frame(&ToDestination::Announce { version, pages }));
+        }
         let handed_over_ns = clock::monotonic_ns();
         flight.extend_from_slice(&message_frame(&ToDestination::Handover(Box::new(
             message::Handover {
                 epoch,
                 version,
-                pages: ranges,
+                pages: last,
                 state: std::mem::take(&mut stop.state),
                 stopped_ns: stop.stopped_ns,
-                since_stop_ns: handed_over_ns - stop.stopped_ns,
+                since_save_ns: handed_over_ns - stop.saved_ns,
                 verify_full: self.request.verify_full,
             },
         ))));
         stop.handed_over_ns = handed_over_ns;
         self.report.handover.bytes = flight.len() as u64;
+        self.pacer.admit_urgent(flight.len());
         link.control.bytes(&flight).await
     }
 

@@ -33,7 +33,7 @@ use crate::{
         channel::Command,
         server,
         socket::ControlSocket,
-        types::{Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
+        types::{MigrationStatus, Mode, Phase, Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
     },
     explore::Probing,
     identity::{Identity, TrustStore},
@@ -107,6 +107,8 @@ impl Node {
         } else {
             Probing::disabled()
         };
+        // The kernel's type information was read for the probes, and is not needed any more.
+        me2_vmm::memory::release_free_heap();
         let state = if options.role == Role::Source {
             VmState::Paused
         } else {
@@ -148,6 +150,25 @@ impl Node {
     /// Sets what status tells of the VM.
     pub fn set_state(&self, state: VmState) {
         self.status.send_modify(|status| status.vm_state = state);
+    }
+
+    /// Publishes how far a migration to here is.
+    pub fn publish_incoming(&self, describe: impl FnOnce(&mut MigrationStatus)) {
+        self.status.send_modify(|status| {
+            describe(status.migration.get_or_insert_with(|| MigrationStatus {
+                id: 1,
+                epoch: 1,
+                phase: Phase::Setup,
+                pass: 0,
+                mode: Mode::default(),
+                pages_total: 0,
+                pages_remaining: 0,
+                sent_bytes: 0,
+                bandwidth_bytes_per_second: 0,
+                faults: 0,
+                elapsed_ms: 0,
+            }));
+        });
     }
 
     /// Takes a VM in whose source has described it: checks it against this host and this
@@ -238,7 +259,13 @@ impl Node {
 /// How a VM that ended by itself ends its process.
 fn exit_code(reason: &EndReason) -> ExitCode {
     match reason {
-        EndReason::Exit(0) | EndReason::Shutdown | EndReason::Reset => ExitCode::SUCCESS,
+        EndReason::Exit(0) | EndReason::Reset => ExitCode::SUCCESS,
+        EndReason::Shutdown => {
+            tracing::error!(
+                "the guest crashed (triple fault), or shut down in a way that looks like it"
+            );
+            ExitCode::FAILURE
+        }
         EndReason::Exit(status) => {
             tracing::error!(status, "the guest ended with an error");
             // Some statuses would read as success in eight bits.

@@ -19,6 +19,8 @@ use crate::control::types::GuestStatus;
 const LINE_BYTES_MAX: usize = 256;
 /// vCPUs whose reports are kept.
 const CPUS_MAX: usize = 64;
+/// Shortest time over which a rate means anything: half of the guest's reporting interval.
+const RATE_SPAN_MIN: Duration = Duration::from_millis(50);
 /// How far back the rate of operations is remembered.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
@@ -43,8 +45,8 @@ struct Inner {
 struct CpuReport {
     operations: u64,
     errors: u64,
-    /// Reports so far.
-    count: u64,
+    /// Reported since the last sample.
+    is_new: bool,
 }
 
 impl GuestMonitor {
@@ -110,7 +112,7 @@ impl Inner {
         let (first_at, first) = within.next()?;
         let (last_at, last) = within.next_back()?;
         let seconds = last_at.duration_since(*first_at).as_secs_f64();
-        (seconds > 0.0).then(|| (last - first) as f64 / seconds)
+        (seconds >= RATE_SPAN_MIN.as_secs_f64()).then(|| (last - first) as f64 / seconds)
     }
 
     fn take(&mut self, byte: u8) {
@@ -155,13 +157,16 @@ impl Inner {
         if self.cpus.len() <= cpu {
             self.cpus.resize(cpu + 1, CpuReport::default());
         }
-        report.count = self.cpus[cpu].count + 1;
+        report.is_new = true;
+        let is_first_round = self.cpus[cpu].operations == 0;
         self.cpus[cpu] = report;
         let now = Instant::now();
         let operations = self.cpus.iter().map(|cpu| cpu.operations).sum();
-        // With a vCPU's second report every other one has told once: the sum is the whole.
-        if report.count >= 2 {
+        // A sum is the whole once every vCPU has told; before the first vCPU's second report it is
+        // not known how many there are.
+        if !is_first_round && self.cpus.iter().all(|cpu| cpu.is_new) {
             self.samples.push_back((now, operations));
+            self.cpus.iter_mut().for_each(|cpu| cpu.is_new = false);
         }
         while self
             .samples

@@ -32,6 +32,11 @@ impl Pacer {
         }
     }
 
+    /// Books `bytes` that cannot wait: what comes after them waits the longer.
+    pub fn admit_urgent(&self, bytes: usize) {
+        self.reserve(bytes, Instant::now());
+    }
+
     /// Books `bytes` and says when they may go; `None`: at once.
     fn reserve(&self, bytes: usize, now: Instant) -> Option<Instant> {
         let rate = self.bytes_per_second?;

@@ -74,6 +74,14 @@ impl<'guard> Process<'guard> {
         format!("the {} (pid {})", self.name, self.child.id())
     }
 
+    /// The same, and how it ended if it has.
+    pub(super) fn describe_end(&mut self) -> String {
+        match self.child.try_wait() {
+            Ok(Some(status)) => format!("{}, which ended: {status}", self.describe()),
+            _ => self.describe(),
+        }
+    }
+
     /// Reads lines until `wanted` finds something in one of this stream.
     pub(super) fn wait_for<T>(
         &mut self,

@@ -1,10 +1,7 @@
 //! Decodes arriving page records, on threads of their own: one for what was asked for, one for
 //! what is pushed, so that a vCPU never waits behind the push.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use me2_wire::{
@@ -13,21 +10,12 @@ use me2_wire::{
 };
 use tokio::sync::mpsc;
 
-use super::pager::{ArrivedPage, Pager};
+use super::pager::{ArrivedPage, Origin, Pager};
 
 /// Frames that wait for the decoder: what a peer can make this side keep.
 const FRAMES_QUEUED: usize = 8;
 
-/// Why pages came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// Unasked: a pass or the push.
-    Bulk,
-    /// Asked for.
-    Answer,
-}
-
-/// Queues to the decoder threads, and what they counted.
+/// Queues to the decoder threads.
 pub struct Intake {
     bulk: mpsc::Sender<Vec<u8>>,
     answers: mpsc::Sender<Vec<u8>>,
@@ -37,20 +25,12 @@ pub struct Intake {
 
 struct Shared {
     pager: Arc<Pager>,
-    bulk_pages: AtomicU64,
-    answer_pages: AtomicU64,
-    duplicates: AtomicU64,
 }
 
 impl Intake {
     /// Starts the threads; they end when the result is dropped.
     pub fn start(pager: Arc<Pager>) -> Self {
-        let shared = Arc::new(Shared {
-            pager,
-            bulk_pages: AtomicU64::new(0),
-            answer_pages: AtomicU64::new(0),
-            duplicates: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared { pager });
         let (failed, failures) = mpsc::channel(2);
         let start = |name: &str, origin| {
             let (sender, receiver) = mpsc::channel(FRAMES_QUEUED);
@@ -94,19 +74,6 @@ impl Intake {
             .expect("no panics under this lock")
             .try_recv()
             .ok()
-    }
-
-    /// Pages placed after the handover that came this way.
-    pub fn pages_from(&self, origin: Origin) -> u64 {
-        match origin {
-            Origin::Bulk => self.shared.bulk_pages.load(Ordering::Relaxed),
-            Origin::Answer => self.shared.answer_pages.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Pages that were there already.
-    pub fn duplicates(&self) -> u64 {
-        self.shared.duplicates.load(Ordering::Relaxed)
     }
 }
 
@@ -160,14 +127,7 @@ impl Shared {
                 is_zero: record.codec == Codec::Zero,
             });
         }
-        let count = self.pager.arrive(&batch.pages, &batch.contents)?;
-        let counter = match origin {
-            Origin::Bulk => &self.bulk_pages,
-            Origin::Answer => &self.answer_pages,
-        };
-        counter.fetch_add(count.placed, Ordering::Relaxed);
-        self.duplicates
-            .fetch_add(count.duplicates, Ordering::Relaxed);
+        self.pager.arrive(origin, &batch.pages, &batch.contents)?;
         Ok(())
     }
 }

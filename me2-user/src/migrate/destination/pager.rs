@@ -45,10 +45,23 @@ pub struct ArrivedPage {
     pub is_zero: bool,
 }
 
-/// What became of a batch.
+/// Why pages came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Unasked: a pass or the push.
+    Bulk,
+    /// Asked for.
+    Answer,
+}
+
+/// Pages that came after the handover.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct ArrivedCount {
-    pub placed: u64,
+    /// Unasked.
+    pub pushed: u64,
+    /// Asked for, with their neighbours.
+    pub demanded: u64,
+    /// There already. Also counted before the handover.
     pub duplicates: u64,
 }
 
@@ -70,6 +83,7 @@ struct Table {
     /// Missing pages that somebody waits for, since when.
     waiting: HashMap<PageIndex, Instant>,
     waits: Histogram,
+    arrived: ArrivedCount,
 }
 
 impl Pager {
@@ -84,6 +98,7 @@ impl Pager {
             pages: DestinationPages::new(pages),
             waiting: HashMap::new(),
             waits: Histogram::default(),
+            arrived: ArrivedCount::default(),
         };
         Ok(Self {
             machine,
@@ -131,11 +146,11 @@ impl Pager {
     /// Pages arrived; `contents` has 4096 bytes for each.
     pub fn arrive(
         &self,
+        origin: Origin,
         batch: &[ArrivedPage],
         contents: &[u8],
-    ) -> Result<ArrivedCount, PageError> {
+    ) -> Result<(), PageError> {
         assert_eq!(batch.len() * PAGE_SIZE, contents.len(), "a page each");
-        let mut count = ArrivedCount::default();
         let mut to_place = Vec::new();
         {
             let mut table = self.lock();
@@ -158,14 +173,18 @@ impl Pager {
                         .expect("there until the migration is settled")
                         .write(page.page, content),
                     Arrival::Place => to_place.push(index),
-                    Arrival::Duplicate => count.duplicates += 1,
+                    Arrival::Duplicate => table.arrived.duplicates += 1,
                 }
+            }
+            // Counted before they are placed: the last one completes the migration.
+            match origin {
+                Origin::Bulk => table.arrived.pushed += to_place.len() as u64,
+                Origin::Answer => table.arrived.demanded += to_place.len() as u64,
             }
             if table.pages.outstanding() == 0 {
                 self.changed.notify_one();
             }
         }
-        count.placed = to_place.len() as u64;
         for run in to_place.chunk_by(|a, b| follows(&batch[*a], &batch[*b]) && a + 1 == *b) {
             let (first, last) = (run[0], run[run.len() - 1]);
             let pages = batch[first].page..batch[last].page + 1;
@@ -179,7 +198,7 @@ impl Pager {
             };
             self.placed(pages, placed);
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Resolved when something may have become true: all announced pages are in, or all pages are
@@ -231,6 +250,11 @@ impl Pager {
     /// How long faults waited for the source.
     pub fn waits(&self) -> Histogram {
         self.lock().waits.clone()
+    }
+
+    /// Pages that arrived, by why.
+    pub fn arrived(&self) -> ArrivedCount {
+        self.lock().arrived
     }
 
     /// Faults that were answered with what was here.

@@ -3,7 +3,10 @@
 //! One connection serves at a time. A source whose connection broke comes back with
 //! [`Purpose::Recover`]; its new connection takes the place of the old one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use me2_engine::ownership::{DestinationAction, SourceMessage};
@@ -12,8 +15,10 @@ use me2_wire::{
     PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Version,
     frame::{Preface, StreamKind},
     message::{
-        self, Handover, Hello, PeerOwnership, Purpose, TEXT_BYTES_MAX, ToDestination, ToSource,
+        self, Handover, Hello, PeerOwnership, Purpose, RANGES_PER_MESSAGE_MAX, ToDestination,
+        ToSource,
     },
+    range::RangeList,
 };
 use tokio::{
     sync::mpsc,
@@ -21,7 +26,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Incoming, intake::Origin};
+use super::{Incoming, pager::Origin};
 use crate::{
     control::types::VmState,
     migrate::{
@@ -42,6 +47,8 @@ const FRAMES_AHEAD: usize = 8;
 /// How long a destination that has everything waits for the acknowledgement to be repeated over
 /// a new connection.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Leaves of the hash tree that a source may look into.
+const LEAVES_MAX: usize = 64;
 /// Attempts that ended before the handover and are remembered as never run.
 const ABANDONED_MAX: usize = 64;
 
@@ -113,7 +120,7 @@ async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
 
 /// Tells the source that this epoch was not and will not be run here.
 async fn refuse(control: &mut FrameSender, epoch: u64, reason: &str) {
-    let reason = reason.chars().take(TEXT_BYTES_MAX / 4).collect();
+    let reason = message::clean_text(reason);
     // It has to reach the source before the connection goes away, if it can.
     if control
         .message(&ToSource::Refused { epoch, reason })
@@ -180,7 +187,7 @@ impl Reception {
                 return Received::Failed(anyhow!("the listener is closed"));
             };
             if knock.hello.purpose == Purpose::Recover {
-                self.answer_recovery_of_nothing(&mut knock).await;
+                answer_recovery_of_nothing(&mut knock, &self.abandoned).await;
                 continue;
             }
             let knock_epoch = knock.hello.epoch;
@@ -205,26 +212,6 @@ impl Reception {
                 return Received::Failed(failure);
             }
             self.node.set_state(VmState::Waiting);
-        }
-    }
-
-    /// A source asks about an attempt that is not under way here. If it was, and never ran, that
-    /// is a promise for ever; of anything else this process knows nothing.
-    async fn answer_recovery_of_nothing(&mut self, knock: &mut Knock) {
-        let asked = (knock.hello.migration, knock.hello.epoch);
-        let ownership = if self.abandoned.contains(&asked) {
-            PeerOwnership::Refused
-        } else {
-            tracing::warn!("a source wants to recover a migration that is unknown here");
-            PeerOwnership::Unknown
-        };
-        let answer = ToSource::Recovering {
-            epoch: asked.1,
-            ownership,
-            missing: me2_wire::range::RangeList::EMPTY,
-        };
-        if knock.control.message(&answer).await.is_ok() {
-            knock.control.flush().await;
         }
     }
 
@@ -260,7 +247,7 @@ impl Reception {
         loop {
             let end = tokio::select! {
                 end = incoming.serve(&mut knock, &self.node) => end,
-                next = successor(&mut self.knocks, &incoming) => {
+                next = successor(&mut self.knocks, &incoming, &self.abandoned) => {
                     knock = next;
                     continue;
                 }
@@ -287,7 +274,7 @@ impl Reception {
                 .pager
                 .is_complete()
                 .then(|| Instant::now() + ACK_TIMEOUT);
-            let next = successor(&mut self.knocks, &incoming);
+            let next = successor(&mut self.knocks, &incoming, &self.abandoned);
             knock = match deadline {
                 None => next.await,
                 Some(deadline) => match tokio::time::timeout_at(deadline, next).await {
@@ -303,11 +290,38 @@ impl Reception {
     }
 }
 
+/// A source asks about an attempt that is not under way here. If it was, and never ran, that is a
+/// promise for ever; of anything else this process knows nothing.
+async fn answer_recovery_of_nothing(knock: &mut Knock, abandoned: &[([u8; 16], u64)]) {
+    let asked = (knock.hello.migration, knock.hello.epoch);
+    let ownership = if abandoned.contains(&asked) {
+        PeerOwnership::Refused
+    } else {
+        tracing::warn!("a source wants to recover a migration that is unknown here");
+        PeerOwnership::Unknown
+    };
+    let answer = ToSource::Recovering {
+        epoch: asked.1,
+        ownership,
+        missing: RangeList::EMPTY,
+    };
+    if knock.control.message(&answer).await.is_ok() {
+        knock.control.flush().await;
+    }
+}
+
 /// The next connection that goes on with this migration; others are turned away.
-async fn successor(knocks: &mut mpsc::Receiver<Knock>, incoming: &Incoming) -> Knock {
+async fn successor(
+    knocks: &mut mpsc::Receiver<Knock>,
+    incoming: &Incoming,
+    abandoned: &[([u8; 16], u64)],
+) -> Knock {
     loop {
         match knocks.recv().await {
             Some(knock) if knock.recovers(incoming) => return knock,
+            Some(mut knock) if knock.hello.purpose == Purpose::Recover => {
+                answer_recovery_of_nothing(&mut knock, abandoned).await;
+            }
             Some(mut knock) => {
                 tracing::warn!(peer = %knock.peer.fingerprint, "turned away: another migration is under way");
                 refuse(
@@ -361,9 +375,10 @@ impl Incoming {
                 () = self.pager.changed() => {}
                 error = &mut requests => bail!(error),
                 _ = tick.tick() => {
-                    let faults = self.progress().0;
+                    let faults = self.requests.load(Ordering::Relaxed);
                     let missing_pages = self.pager.outstanding();
                     knock.control.message(&ToSource::Progress { missing_pages, faults }).await?;
+                    node.publish_incoming(|status| self.describe(status, &connection));
                 }
             }
             if let Some(failure) = self.intake.failure() {
@@ -377,10 +392,15 @@ impl Incoming {
     async fn answer_recovery(&self, knock: &mut Knock) -> anyhow::Result<Vec<u32>> {
         let ownership = self.ownership_for_recovery()?;
         let (missing, urgent) = self.pager.missing();
+        let mut parts: Vec<_> = missing.split(RANGES_PER_MESSAGE_MAX).collect();
+        let last = parts.pop().unwrap_or(RangeList::EMPTY);
+        for pages in parts {
+            knock.control.message(&ToSource::Missing { pages }).await?;
+        }
         let answer = ToSource::Recovering {
             epoch: self.epoch,
             ownership,
-            missing,
+            missing: last,
         };
         knock.control.message(&answer).await?;
         if ownership == PeerOwnership::Refused {
@@ -433,6 +453,10 @@ impl Incoming {
                     .await?;
             }
             ToDestination::ExpandLeaves { leaves } => {
+                anyhow::ensure!(
+                    leaves.len() <= LEAVES_MAX,
+                    "the peer asks for too many leaves"
+                );
                 for leaf in leaves {
                     let hashes = self.pager.leaf_hashes(leaf as usize);
                     knock

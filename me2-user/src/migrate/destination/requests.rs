@@ -9,7 +9,7 @@ use me2_wire::{
 };
 use tokio::sync::mpsc;
 
-use super::{Incoming, intake::Origin};
+use super::{Incoming, pager::Origin};
 use crate::{
     migrate::PRIORITY_FAULT,
     transport::frames::{Frame, FrameReceiver, FrameSender, LinkError},
@@ -36,7 +36,7 @@ impl Incoming {
     }
 
     fn request(&self, connection: &quinn::Connection, preface: Preface, page: PageIndex) {
-        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let (connection, answers) = (connection.clone(), self.intake.queue(Origin::Answer));
         tokio::spawn(async move {
             if let Err(error) = ask(&connection, preface, page, answers).await {

@@ -70,7 +70,7 @@ async fn answer(
     let frame = answered.await.map_err(|_| LinkError::Ended)?;
     let mut sender = FrameSender::answering(send);
     sender.set_priority(PRIORITY_FAULT);
-    pacer.admit(frame.len()).await;
+    pacer.admit_urgent(frame.len());
     sender.bytes(&frame).await?;
     sender.finish();
     Ok(())

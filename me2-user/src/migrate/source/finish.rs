@@ -3,8 +3,9 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use me2_engine::{
+    bitmap::Bitmap,
     ownership::{DestinationMessage, SourceAction},
     phase::Phase,
     tree,
@@ -12,8 +13,9 @@ use me2_engine::{
 use me2_vmm::clock;
 use me2_wire::{
     PAGE_SIZE, PageIndex,
-    message::{DestinationStatistics, Purpose, ResumeTiming, ToDestination, ToSource},
+    message::{self, DestinationStatistics, Purpose, ResumeTiming, ToDestination, ToSource},
     page_hash,
+    range::RangeList,
 };
 use tokio::task::block_in_place;
 
@@ -81,15 +83,32 @@ impl Attempt {
     /// A new connection, and the answer to who owns the VM: with a reason, it is this side.
     async fn reconnect(&mut self) -> Result<(Link, Option<String>), Failure> {
         let mut link = self.connect(Purpose::Recover).await?;
-        let ToSource::Recovering {
-            epoch,
-            ownership,
-            missing,
-        } = link.replies.message().await?
-        else {
-            return Err(
-                LinkError::Unexpected("another message than the state of the recovery").into(),
-            );
+        let mut missing = Bitmap::new(self.pending.len());
+        let mut add = |pages: &RangeList| {
+            pages
+                .check(missing.len())
+                .context("the destination's list of missing pages")?;
+            missing.extend(pages);
+            anyhow::Ok(())
+        };
+        let (epoch, ownership) = loop {
+            match link.replies.message().await? {
+                ToSource::Missing { pages } => add(&pages)?,
+                ToSource::Recovering {
+                    epoch,
+                    ownership,
+                    missing,
+                } => {
+                    add(&missing)?;
+                    break (epoch, ownership);
+                }
+                _ => {
+                    return Err(LinkError::Unexpected(
+                        "another message than the state of the recovery",
+                    )
+                    .into());
+                }
+            }
         };
         let state = DestinationMessage::PeerState {
             epoch,
@@ -109,12 +128,7 @@ impl Attempt {
             )
             .into()),
             _ => {
-                missing.check(self.pending.len()).map_err(|error| {
-                    Failure::Local(
-                        anyhow!(error).context("the destination's list of missing pages"),
-                    )
-                })?;
-                self.lock_pages().reset_unsent(&missing);
+                self.lock_pages().reset_unsent(missing);
                 link.bulk = Some(
                     Bulk::open(
                         &link.connection,
@@ -133,6 +147,8 @@ impl Attempt {
         match result {
             Ok(Served::Complete) => {
                 self.report.status = Status::Completed;
+                // Of a link that broke on the way.
+                self.report.error = None;
                 self.report.total_time_ms = ms(self.started.elapsed());
                 self.fill_report(Some(&link));
                 // The destination closes when the acknowledgement has arrived.
@@ -211,7 +227,7 @@ impl Attempt {
                         .on_peer(DestinationMessage::Refused { epoch })?
                         == SourceAction::ResumeVm
                     {
-                        return Ok(Served::Refused(reason));
+                        return Ok(Served::Refused(message::clean_text(&reason)));
                     }
                 }
                 ToSource::Complete {
@@ -327,8 +343,12 @@ impl Attempt {
             .message(&ToDestination::ExpandLeaves { leaves: numbers })
             .await?;
         for leaf in leaves {
-            let ToSource::LeafHashes { hashes, .. } = link.replies.message().await? else {
-                return Err(LinkError::Unexpected("another message than page hashes"));
+            let hashes = loop {
+                match link.replies.message().await? {
+                    ToSource::LeafHashes { hashes, .. } => break hashes,
+                    ToSource::Progress { .. } => {}
+                    _ => return Err(LinkError::Unexpected("another message than page hashes")),
+                }
             };
             let pages = self.lock_pages();
             let ours = pages.leaf_hashes(*leaf);

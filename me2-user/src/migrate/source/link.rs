@@ -6,7 +6,7 @@ use me2_vmm::clock;
 use me2_wire::{
     PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
     frame::{Preface, StreamKind},
-    message::{Hello, Purpose, ToDestination, ToSource},
+    message::{self, Hello, Purpose, ToDestination, ToSource},
 };
 
 use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk};
@@ -87,7 +87,9 @@ impl Attempt {
             {
                 boot_id != [0; 16] && boot_id == clock::boot_id()
             }
-            ToSource::Refused { reason, .. } => return Err(Failure::Refused(reason)),
+            ToSource::Refused { reason, .. } => {
+                return Err(Failure::Refused(message::clean_text(&reason)));
+            }
             _ => return Err(LinkError::Unexpected("another message than hello").into()),
         };
         let round_trip = connection.rtt();

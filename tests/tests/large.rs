@@ -1,0 +1,70 @@
+//! VMs with much memory: what is not used costs nothing.
+
+use std::time::Duration;
+
+use me2_tests::{Bench, Guest, require_kvm, say};
+
+const MIB: u64 = 1 << 20;
+const PAGES_4_GIB: u64 = 1 << 20;
+
+#[test]
+fn four_gibibytes_with_two_vcpus() {
+    require_kvm!();
+    let bench = Bench::new();
+    let mut vm = bench.start(&Guest::new("4G", "workload=kv rate=0 fill=512M hot=64M").cpus(2));
+    vm.wait_ready();
+    let (to, before) = (bench.receive(), vm.works());
+    let report = bench.migrate(&vm, to.address(), &[]).end().completed();
+    assert_eq!(vm.wait_exit().code(), Some(0), "the source");
+    assert_eq!(report.count("ram.total_pages"), PAGES_4_GIB, "{report}");
+    assert!(report.count("precopy.pages") > 0, "{report}");
+    to.works_beyond(before);
+    say(&format!(
+        "4 GiB, 2 vCPUs: downtime {} ms",
+        report.number("downtime_ms")
+    ));
+    to.stop();
+}
+
+#[test]
+fn an_idle_vm_costs_what_it_uses() {
+    require_kvm!();
+    const USED_BYTES: u64 = 200 * MIB;
+    let bench = Bench::new();
+    let mut vm = bench.start(&Guest::new("4G", "workload=idle fill=200M"));
+    vm.wait_ready();
+    let (to, operations) = (bench.receive(), vm.works());
+    let before = vm.usage();
+    let report = bench.migrate(&vm, to.address(), &[]).end().completed();
+    assert_eq!(vm.wait_exit().code(), Some(0), "the source");
+    let sent = report.count("ram.sent_logical_bytes");
+    assert!(
+        sent <= USED_BYTES * 11 / 10,
+        "{sent} bytes for {USED_BYTES} in use: {report}"
+    );
+    assert!(
+        report.count("ram.untouched_pages") * 4096 > 3700 * MIB,
+        "{report}"
+    );
+    to.works_beyond(operations);
+    // The source has let go before the destination has cleared up.
+    to.wait_log("the VM is here, all of it");
+    let after = to.usage();
+    assert!(
+        after.anonymous_bytes <= before.anonymous_bytes * 21 / 20,
+        "more than 5% above {before:?}: {after:?}"
+    );
+    // Pages of zeros take no memory once they have moved.
+    assert!(
+        after.anonymous_bytes >= USED_BYTES * 3 / 4,
+        "{after:?}: where is the VM?"
+    );
+    say(&format!(
+        "4 GiB idle: downtime {} ms, {:.2?} in all; resident MiB at the source {}, at the destination {}",
+        report.number("downtime_ms"),
+        Duration::from_secs_f64(report.number("total_time_ms") / 1e3),
+        before.anonymous_bytes / MIB,
+        after.anonymous_bytes / MIB,
+    ));
+    to.stop();
+}
