@@ -18,8 +18,12 @@ pub struct SourcePages {
     version: Version,
     /// Announced in the latest version, but not handed to a stream yet.
     unsent: Bitmap,
+    /// Asked for and answered, even if it was on its way already: answered once.
+    answered: Bitmap,
     push_order: Vec<PageIndex>,
     push_cursor: usize,
+    /// Counts the connections: who claims for an old one gets nothing.
+    generation: u64,
 }
 
 impl SourcePages {
@@ -30,8 +34,10 @@ impl SourcePages {
             sent_hash: vec![0; pages as usize],
             version: 0,
             unsent: Bitmap::new(pages),
+            answered: Bitmap::new(pages),
             push_order: Vec::new(),
             push_cursor: 0,
+            generation: 0,
         }
     }
 
@@ -45,6 +51,7 @@ impl SourcePages {
             self.announced[page as usize] = self.version;
         }
         self.unsent = pages.clone();
+        self.answered = Bitmap::new(pages.len());
         (self.version, RangeList::from_bitmap(pages.words()))
     }
 
@@ -56,6 +63,11 @@ impl SourcePages {
     /// Version of a page that the destination will take for final.
     pub fn version_of(&self, page: PageIndex) -> Version {
         self.announced[page as usize]
+    }
+
+    /// The connection that claims are for.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Takes a page for sending: true for the first who asks, false if it is on its way.
@@ -90,21 +102,22 @@ impl SourcePages {
         claimed
     }
 
-    /// Claims the wanted pages and unsent neighbours behind them, the wanted first. Pages that are
-    /// on their way already, or that do not exist, are left out.
+    /// What answers a request: the wanted pages, even those on their way (what the push has claimed
+    /// may be far back in a queue; a page is answered once), and unsent neighbours behind them.
+    /// Pages that do not exist, or hold nothing, are left out.
     pub fn claim_answer(&mut self, wanted: &[PageIndex]) -> Vec<PageIndex> {
-        let mut claimed: Vec<PageIndex> = wanted
-            .iter()
-            .copied()
-            .take(ANSWER_PAGES_MAX)
-            .filter(|page| self.claim(*page))
-            .collect();
+        let mut claimed = Vec::new();
+        for page in wanted.iter().copied().take(ANSWER_PAGES_MAX) {
+            if page < self.unsent.len() && !self.is_hole(page) && self.answered.set(page) {
+                self.unsent.clear(page);
+                claimed.push(page);
+            }
+        }
         for first in claimed.clone() {
-            let neighbours = first + 1
-                ..first
-                    .saturating_add(1 + NEIGHBOURS_MAX as u32)
-                    .min(self.unsent.len());
-            for page in neighbours {
+            let end = first
+                .saturating_add(1 + NEIGHBOURS_MAX as u32)
+                .min(self.unsent.len());
+            for page in first + 1..end {
                 if claimed.len() >= ANSWER_PAGES_MAX || !self.unsent.clear(page) {
                     break;
                 }
@@ -114,10 +127,19 @@ impl SourcePages {
         claimed
     }
 
-    /// After a reconnect: these pages, and no others, must be sent (again).
-    pub fn reset_unsent(&mut self, missing: Bitmap) {
+    /// After a reconnect: these pages, and no others, must be sent (again). Holes among them are
+    /// left out: the peer made them up.
+    pub fn reset_unsent(&mut self, missing: &Bitmap) {
         assert_eq!(missing.len(), self.unsent.len(), "one bit a page");
-        self.unsent = missing;
+        self.generation += 1;
+        self.unsent = Bitmap::new(missing.len());
+        self.answered = Bitmap::new(missing.len());
+        for page in missing
+            .iter()
+            .filter(|page| self.announced[*page as usize] != 0)
+        {
+            self.unsent.set(page);
+        }
         let order = std::mem::take(&mut self.push_order);
         self.set_push_order(order);
     }
@@ -162,8 +184,14 @@ mod tests {
         let (version, announced) = pages.begin_version(&bitmap(&[5, 6, 7, 900]));
         assert_eq!((version, announced.count()), (1, 4));
         pages.set_push_order(vec![900, 900, 5000]);
-        assert_eq!(pages.claim_answer(&[6, 6, 2000]), [6, 7]);
+        assert_eq!(pages.claim_answer(&[6, 6, 8, 2000]), [6, 7]);
         assert_eq!(pages.claim_push(10), [900, 5]);
+        assert_eq!(
+            pages.claim_answer(&[900]),
+            [900],
+            "in the push's queue: answered all the same"
+        );
+        assert_eq!(pages.claim_answer(&[900]), [], "but once");
         assert!(!pages.claim(5));
         assert_eq!(pages.unsent_count(), 0);
         assert!(pages.is_hole(8) && !pages.is_hole(7));
@@ -193,7 +221,7 @@ mod tests {
         pages.begin_version(&bitmap(&[1, 2, 3]));
         pages.set_push_order(vec![3, 2, 1]);
         assert_eq!(pages.claim_push(2), [3, 2]);
-        pages.reset_unsent(bitmap(&[3]));
+        pages.reset_unsent(&bitmap(&[3, 900]));
         assert_eq!(pages.claim_push(9), [3]);
     }
 }

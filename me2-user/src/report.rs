@@ -105,11 +105,11 @@ pub enum DowntimeSource {
 /// The parts of the downtime, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Downtime {
-    /// Until the last vCPU has stopped.
+    /// From the request until the last vCPU has stopped; the downtime begins only then.
     pub stop_ms: f64,
-    /// Saving state, reading the dirty logs.
+    /// Saving state.
     pub save_ms: f64,
-    /// On the way.
+    /// Reading the dirty log, what is sent while the VM stands still, and the way.
     pub transfer_ms: f64,
     /// Restoring state.
     pub restore_ms: f64,

@@ -6,10 +6,28 @@ use vmm_sys_util::errno;
 
 use crate::machine::CpuidLeaf;
 
-/// Everything that KVM can offer on this host.
+/// Bit of CPUID.1:ECX for nested VMX, and of CPUID.80000001:ECX for nested SVM.
+const VMX_1_ECX: u32 = 1 << 5;
+const SVM_8000_0001_ECX: u32 = 1 << 2;
+
+/// Everything that KVM can offer on this host and that can be moved: nested virtualisation has
+/// state of its own, which does not travel, so no guest is offered it.
 pub fn supported(kvm: &Kvm) -> Result<Vec<CpuidLeaf>, errno::Error> {
     let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    Ok(cpuid.as_slice().iter().map(CpuidLeaf::from).collect())
+    Ok(cpuid
+        .as_slice()
+        .iter()
+        .map(|entry| without_nesting(entry.into()))
+        .collect())
+}
+
+fn without_nesting(mut leaf: CpuidLeaf) -> CpuidLeaf {
+    match leaf.function {
+        1 => leaf.ecx &= !VMX_1_ECX,
+        0x8000_0001 => leaf.ecx &= !SVM_8000_0001_ECX,
+        _ => {}
+    }
+    leaf
 }
 
 /// The table for one vCPU: the common leaves with its APIC id filled in.
@@ -111,6 +129,16 @@ mod tests {
             missing_features(&wanted, &[leaf(1, 0)]),
             ["CPUID.1:ECX bit 28", "CPUID.7:ECX bit 3"]
         );
+    }
+
+    #[test]
+    fn nesting_is_not_offered() {
+        assert_eq!(without_nesting(leaf(1, u32::MAX)).ecx, !VMX_1_ECX);
+        assert_eq!(
+            without_nesting(leaf(0x8000_0001, u32::MAX)).ecx,
+            !SVM_8000_0001_ECX
+        );
+        assert_eq!(without_nesting(leaf(7, u32::MAX)).ecx, u32::MAX);
     }
 
     #[test]

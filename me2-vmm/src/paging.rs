@@ -9,7 +9,7 @@
 //! dropped afterwards, and is never closed while a vCPU lives: closing it would hand the guest
 //! silent zero pages.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use userfaultfd::{Event, EventBuffer, FeatureFlags, Uffd, UffdBuilder};
 use vmm_sys_util::eventfd::EventFd;
@@ -25,6 +25,10 @@ use std::os::fd::AsRawFd;
 
 /// Fault messages taken with one read.
 const EVENTS_PER_READ: usize = 64;
+
+/// How often, and after how long, a page is tried again for which there is no memory: a minute.
+const NO_MEMORY_ATTEMPTS_MAX: u32 = 600;
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What can go wrong with demand paging.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +213,11 @@ impl Paging {
         );
         let start = self.memory.host_address_of(pages.start);
         let len = pages.len() * PAGE_SIZE;
-        let (mut at, mut placed) = (0, 0);
+        let (mut at, mut placed, mut attempts) = (0, 0, 0);
+        let failed = |at: usize, errno| PagingError::Place {
+            page: pages.start + (at / PAGE_SIZE) as u32,
+            source: io::Error::from_raw_os_error(errno),
+        };
         while at < len {
             // SAFETY: the destination is guest memory, checked above, which is registered while
             // pages are missing; the sources are `len` bytes of a slice or of staged pages, which
@@ -226,14 +234,39 @@ impl Paging {
             placed += (done / PAGE_SIZE) as u32;
             match error {
                 None | Some(libc::EAGAIN) => {}
+                // A staged page that cannot be moved at this moment (pinned, part of a large page).
+                Some(libc::EBUSY) if matches!(from(at), PlaceFrom::Move(_)) => {
+                    let PlaceFrom::Move(source) = from(at) else {
+                        continue;
+                    };
+                    // SAFETY: as above, for one page.
+                    let copied = unsafe {
+                        place(
+                            &self.userfault.uffd,
+                            start.wrapping_add(at),
+                            PlaceFrom::Copy(source),
+                            PAGE_SIZE,
+                        )
+                    };
+                    match copied.error {
+                        None => {
+                            at += PAGE_SIZE;
+                            placed += 1;
+                        }
+                        // The loop asks again, and meets the same answer if it stands.
+                        Some(libc::EAGAIN | libc::EEXIST) => {}
+                        Some(errno) => return Err(failed(at, errno)),
+                    }
+                }
+                // The guest waits anyway: better later than never.
+                Some(libc::ENOMEM) if attempts < NO_MEMORY_ATTEMPTS_MAX => {
+                    attempts += 1;
+                    tracing::warn!("no memory to place a page; trying again");
+                    std::thread::sleep(NO_MEMORY_PAUSE);
+                }
                 // Already there: placed once, whole, and never overwritten.
                 Some(libc::EEXIST) => at += PAGE_SIZE,
-                Some(errno) => {
-                    return Err(PagingError::Place {
-                        page: pages.start + (at / PAGE_SIZE) as u32,
-                        source: io::Error::from_raw_os_error(errno),
-                    });
-                }
+                Some(errno) => return Err(failed(at, errno)),
             }
         }
         Ok(placed)

@@ -371,9 +371,13 @@ fn run(fd: &mut VcpuFd, control: &Control, devices: &Devices) -> Option<EndReaso
             Err(error) => match error.errno() {
                 // EINTR: signalled; EAGAIN: a vCPU that waited for its start-up interrupt got it.
                 libc::EINTR | libc::EAGAIN => {
-                    if control.lock().target != Target::Running {
+                    let state = control.lock();
+                    if state.target != Target::Running {
                         return None;
                     }
+                    // A stop that was taken back before this vCPU saw it.
+                    fd.set_kvm_immediate_exit(0);
+                    drop(state);
                     continue;
                 }
                 _ => return Some(EndReason::Failed(format!("KVM_RUN: {}", errno_text(error)))),

@@ -47,10 +47,8 @@ pub enum VmError {
     /// The document asks for what this host lacks.
     #[error("this host cannot offer what the guest was given: {}", .0.join(", "))]
     MissingFeatures(Vec<String>),
-    /// The TSC frequencies differ and cannot be scaled.
-    #[error(
-        "the guest's TSC runs at {wanted} kHz, this host's at {offered} kHz, and cannot be scaled"
-    )]
+    /// The TSC frequencies differ: scaling is not supported.
+    #[error("the guest's TSC runs at {wanted} kHz, this host's at {offered} kHz: not supported")]
     TscFrequency {
         /// The guest's.
         wanted: u32,
@@ -133,9 +131,7 @@ impl Host {
             return Err(VmError::MissingFeatures(missing));
         }
         let offered = self.tsc_khz()?;
-        if document.tsc_khz.abs_diff(offered) > offered / TSC_TOLERANCE_DIVISOR
-            && !self.kvm.check_extension(Cap::TscControl)
-        {
+        if document.tsc_khz.abs_diff(offered) > offered / TSC_TOLERANCE_DIVISOR {
             return Err(VmError::TscFrequency {
                 wanted: document.tsc_khz,
                 offered,
@@ -285,11 +281,6 @@ fn create_vcpus(fd: &VmFd, document: &MachineDocument) -> Result<Vec<kvm_ioctls:
                 .map_err(failed("KVM_CREATE_VCPU"))?;
             let table = cpuid::for_vcpu(&document.cpuid, index).ok_or(VmError::CpuidTable)?;
             vcpu.set_cpuid2(&table).map_err(failed("KVM_SET_CPUID2"))?;
-            let offered = vcpu.get_tsc_khz().map_err(failed("KVM_GET_TSC_KHZ"))?;
-            if document.tsc_khz.abs_diff(offered) > offered / TSC_TOLERANCE_DIVISOR {
-                vcpu.set_tsc_khz(document.tsc_khz)
-                    .map_err(failed("KVM_SET_TSC_KHZ"))?;
-            }
             Ok(vcpu)
         })
         .collect()

@@ -13,6 +13,8 @@ use probes::Probes;
 /// The probes of this process, or why there are none.
 pub struct Probing {
     probes: Result<Probes, String>,
+    /// Frames beyond have no marks (a VM larger than this host's memory).
+    frames: u64,
 }
 
 impl Probing {
@@ -24,13 +26,14 @@ impl Probing {
             Ok(probes) => tracing::debug!(probe = probes.name(), "probes attached"),
             Err(reason) => tracing::warn!("running without probes: {reason}"),
         }
-        Self { probes }
+        Self { probes, frames }
     }
 
     /// No probes, by the user's wish.
     pub fn disabled() -> Self {
         Self {
             probes: Err("switched off with --no-probes".into()),
+            frames: 0,
         }
     }
 
@@ -60,7 +63,8 @@ impl Probing {
     /// Forgets which pages were written; [`Probing::hot_last`] looks at what was written since.
     pub fn forget_recent_writes(&self, layout: &RamLayout) {
         if let Ok(probes) = &self.probes {
-            frame_ranges(layout).for_each(|frames| probes.clear_recent(frames));
+            self.frame_ranges(layout)
+                .for_each(|(frames, _)| probes.clear_recent(frames));
         }
     }
 
@@ -90,19 +94,27 @@ impl Probing {
         let Ok(probes) = &self.probes else {
             return pages.collect();
         };
-        let marks: Vec<u8> = frame_ranges(layout)
-            .flat_map(|frames| probes.snapshot(frames))
-            .collect();
+        let mut marks: Vec<u8> = Vec::new();
+        for (frames, end) in self.frame_ranges(layout) {
+            marks.extend(probes.snapshot(frames));
+            marks.resize(end, 0);
+        }
         let mut pages: Vec<u32> = pages.collect();
         pages.sort_by_key(|page| class(marks.get(*page as usize).copied().unwrap_or(0)));
         pages
     }
-}
 
-/// Frames of RAM, in page index order.
-fn frame_ranges(layout: &RamLayout) -> impl Iterator<Item = Range<u64>> + '_ {
-    layout.slots().iter().map(|slot| {
-        let first = slot.first_frame();
-        first..first + slot.pages().len() as u64
-    })
+    /// Frames of RAM that can have marks, in page index order; with each stretch, the page index
+    /// behind all of its slot.
+    fn frame_ranges<'a>(
+        &'a self,
+        layout: &'a RamLayout,
+    ) -> impl Iterator<Item = (Range<u64>, usize)> + 'a {
+        layout.slots().iter().map(|slot| {
+            let first = slot.first_frame();
+            let end = first + slot.pages().len() as u64;
+            let marked = first.min(self.frames)..end.min(self.frames);
+            (marked, slot.pages().end as usize)
+        })
+    }
 }

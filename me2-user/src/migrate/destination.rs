@@ -166,9 +166,10 @@ impl Incoming {
             Elapsed::SameHost
         } else {
             Elapsed::Nanoseconds(
-                handover.since_save_ns
-                    + half_round_trip.as_nanos() as u64
-                    + (clock::monotonic_ns() - received_ns),
+                handover
+                    .since_save_ns
+                    .saturating_add(half_round_trip.as_nanos() as u64)
+                    .saturating_add(clock::monotonic_ns() - received_ns),
             )
         };
         self.machine

@@ -120,10 +120,12 @@ pub struct Attempt {
     pending: Bitmap,
     /// Bytes a second of the last pass, before encoding.
     rate: f64,
-    /// The same, encoded.
+    /// The largest rate of any pass, encoded.
     wire_rate: f64,
     stop: Option<Stopped>,
-    /// Traffic of connections that broke.
+    /// The latest connection, for its statistics.
+    connection: Option<quinn::Connection>,
+    /// Traffic of connections before it.
     past_wire_bytes: u64,
 }
 
@@ -174,6 +176,7 @@ impl Attempt {
             rate: 0.0,
             wire_rate: 0.0,
             stop: None,
+            connection: None,
             past_wire_bytes: 0,
         }
     }
@@ -239,6 +242,7 @@ impl Attempt {
             .context("cannot begin an attempt")?;
         self.epoch = prepare.epoch();
         let mut link = self.connect(message::Purpose::Migrate).await?;
+        self.connection = Some(link.connection.clone());
         link.control
             .message(&ToDestination::Machine(
                 self.machine.vm.document().to_json(),
@@ -367,7 +371,9 @@ impl Attempt {
         }
         let seconds = begun.elapsed().as_secs_f64();
         self.rate = (count * PAGE_SIZE as u64) as f64 / seconds;
-        self.wire_rate = (self.counters.encoded_bytes() - encoded_before) as f64 / seconds;
+        // The last passes are short: they tell the round trip rather than the rate.
+        let wire_rate = (self.counters.encoded_bytes() - encoded_before) as f64 / seconds;
+        self.wire_rate = self.wire_rate.max(wire_rate);
         Ok(count)
     }
 
@@ -416,6 +422,7 @@ impl Attempt {
             .handover_sending()
             .expect("the destination is ready");
         self.observer.enter(&mut self.log, Phase::Handover);
+        let encoding = self.encoding();
         let stop = self.stop.as_mut().expect("stopped before the handover");
         let (version, ranges) = {
             let mut pages = self.pages.lock().expect("no panics under this lock");
@@ -431,11 +438,6 @@ impl Attempt {
                 .filter(|page| pages.claim(*page))
                 .collect();
             wanted.into_iter().map(|page| (page, version)).collect()
-        };
-        let encoding = Encoding {
-            machine: self.machine.clone(),
-            pages: self.pages.clone(),
-            counters: self.counters.clone(),
         };
         let mut flight = Vec::new();
         block_in_place(|| {
@@ -498,7 +500,7 @@ impl Attempt {
             "{:#}; the VM runs on at the source",
             anyhow::Error::from(failure)
         ));
-        self.fill_report(None);
+        self.fill_report();
         Ended::AtSource(outcome, self.report)
     }
 
@@ -507,6 +509,7 @@ impl Attempt {
             machine: self.machine.clone(),
             pages: self.pages.clone(),
             counters: self.counters.clone(),
+            generation: self.lock_pages().generation(),
         }
     }
 

@@ -75,6 +75,8 @@ struct Life {
     migration: Option<Moving>,
     paused: Option<Box<Attempt>>,
     last_id: u64,
+    /// Connections of the latest migration: one, and one more for each recovery.
+    connections: u64,
 }
 
 /// A migration under way.
@@ -98,9 +100,10 @@ pub async fn live(
         migration: None,
         paused: None,
         last_id: 0,
+        connections: 0,
     };
     let code = life.until_end(&mut inputs).await;
-    life.node.close_api().await;
+    life.node.close().await;
     code
 }
 
@@ -209,6 +212,7 @@ impl Life {
             ));
         }
         self.last_id += 1;
+        self.connections = 1;
         let (id, mode, started) = (self.last_id, request.mode, Instant::now());
         let observer = self.observe(id, mode, started);
         let (cancel, cancelled) = watch::channel(false);
@@ -244,6 +248,7 @@ impl Life {
             ));
         };
         let id = self.last_id;
+        self.connections += 1;
         let observer = self.observe(id, attempt.mode(), attempt.started());
         let (cancel, _) = watch::channel(false);
         let task = tokio::spawn(attempt.recover(observer.clone()));
@@ -257,7 +262,14 @@ impl Life {
 
     fn observe(&self, id: u64, mode: crate::report::Mode, started: Instant) -> Observer {
         let events = self.node.events.begin(id);
-        Observer::new(events, self.node.status.clone(), id, 1, mode, started)
+        Observer::new(
+            events,
+            self.node.status.clone(),
+            id,
+            self.connections,
+            mode,
+            started,
+        )
     }
 
     fn cancel(&mut self) -> Result<(), Refusal> {

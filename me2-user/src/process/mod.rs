@@ -2,6 +2,7 @@
 //! from then on: it has the VM, answers its API, and can move it away.
 
 mod commands;
+mod console;
 pub mod monitor;
 pub mod published;
 mod receive;
@@ -24,7 +25,10 @@ use me2_vmm::{
     vcpu::{EndHandler, EndReason},
     vm::Host,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::block_in_place,
+};
 
 use crate::{
     cli::SerialTarget,
@@ -56,6 +60,8 @@ pub struct Node {
     /// Where the API of a VM with this name is to be.
     api_path: ApiPath,
     memory_max: u64,
+    /// Of the VM that is here, or on its way.
+    console: Mutex<Option<GuestMonitor>>,
 }
 
 /// Given the name that a VM comes with: its name here, and the path of its API socket.
@@ -137,6 +143,7 @@ impl Node {
             api: Mutex::default(),
             api_path: options.api_path,
             memory_max: options.memory_max,
+            console: Mutex::default(),
         };
         Ok((
             Arc::new(node),
@@ -233,8 +240,17 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the API once its clients have read what there is to read.
-    async fn close_api(&self) {
+    /// Ends what others read: the console when it is written, the API when its clients have read
+    /// what there is to read.
+    async fn close(&self) {
+        let console = self
+            .console
+            .lock()
+            .expect("no panics under this lock")
+            .take();
+        if let Some(console) = console {
+            block_in_place(|| console.drain());
+        }
         let api = self.api.lock().expect("no panics under this lock").take();
         if let Some(api) = api {
             let _ = api.stop.send(());
@@ -243,10 +259,9 @@ impl Node {
     }
 
     fn open_console(&self, builtin_guest: bool) -> anyhow::Result<GuestMonitor> {
-        Ok(GuestMonitor::new(
-            serial::open(&self.serial)?,
-            builtin_guest,
-        ))
+        let monitor = GuestMonitor::new(serial::open(&self.serial)?, builtin_guest);
+        *self.console.lock().expect("no panics under this lock") = Some(monitor.clone());
+        Ok(monitor)
     }
 
     fn end_handler(&self) -> EndHandler {

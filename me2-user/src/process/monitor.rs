@@ -13,6 +13,7 @@ use std::{
 
 use me2_vmm::clock::monotonic_ns;
 
+use super::console::ConsoleWriter;
 use crate::control::types::GuestStatus;
 
 /// Longest line that is looked at; a longer one passes unread.
@@ -28,10 +29,10 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct GuestMonitor {
     inner: Arc<Mutex<Inner>>,
+    output: ConsoleWriter,
 }
 
 struct Inner {
-    output: Box<dyn Write + Send>,
     builtin: bool,
     line: Vec<u8>,
     cpus: Vec<CpuReport>,
@@ -53,7 +54,6 @@ impl GuestMonitor {
     /// Passes output on to `output`; reads it if the built-in guest writes it.
     pub fn new(output: Box<dyn Write + Send>, builtin: bool) -> Self {
         let inner = Inner {
-            output,
             builtin,
             line: Vec::new(),
             cpus: Vec::new(),
@@ -62,6 +62,7 @@ impl GuestMonitor {
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
+            output: ConsoleWriter::start(output),
         }
     }
 
@@ -98,6 +99,11 @@ impl GuestMonitor {
         self.lock().progress_ns
     }
 
+    /// Waits, a bounded time, until what the guest wrote is out.
+    pub fn drain(&self) {
+        self.output.drain();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no panics under this lock")
     }
@@ -115,7 +121,7 @@ impl Inner {
         (seconds >= RATE_SPAN_MIN.as_secs_f64()).then(|| (last - first) as f64 / seconds)
     }
 
-    fn take(&mut self, byte: u8) {
+    fn take(&mut self, byte: u8, output: &ConsoleWriter) {
         if byte >= 0x80 {
             self.progress_ns.get_or_insert_with(monotonic_ns);
             return;
@@ -126,11 +132,7 @@ impl Inner {
         if byte == b'\n' {
             let line = std::mem::take(&mut self.line);
             self.report(&String::from_utf8_lossy(&line));
-            // A console that cannot be written (a full disk, a closed terminal) stops nobody.
-            let _ = self
-                .output
-                .write_all(&line)
-                .and_then(|()| self.output.flush());
+            output.write(&line);
         }
     }
 
@@ -182,22 +184,18 @@ struct Console(GuestMonitor);
 
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let GuestMonitor { output, .. } = &self.0;
         let mut inner = self.0.lock();
         if inner.builtin {
-            bytes.iter().for_each(|byte| inner.take(*byte));
-            Ok(bytes.len())
+            bytes.iter().for_each(|byte| inner.take(*byte, output));
         } else {
-            inner.output.write(bytes)
+            output.write(bytes);
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut inner = self.0.lock();
-        if inner.builtin {
-            Ok(())
-        } else {
-            inner.output.flush()
-        }
+        Ok(())
     }
 }
 
@@ -242,6 +240,7 @@ mod tests {
             .unwrap();
         monitor.expect_progress();
         assert_eq!(monitor.progress_ns(), None);
+        monitor.drain();
         let shown = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         assert!(
             shown.starts_with("me2-guest cpu=0 t_ms=1 ops=10 verified=9 errors=0\n"),
@@ -254,6 +253,7 @@ mod tests {
         let sink = Sink::default();
         let monitor = GuestMonitor::new(Box::new(sink.clone()), false);
         monitor.console().write_all(b"login: \xe4").unwrap();
+        monitor.drain();
         assert_eq!(*sink.0.lock().unwrap(), b"login: \xe4");
         assert_eq!(monitor.status(), None);
     }

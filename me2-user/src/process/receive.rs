@@ -14,7 +14,7 @@ use crate::{
     control::{
         channel::{Command, Refusal},
         socket::VmName,
-        types::{Role, VmState},
+        types::{Phase, Role, VmState},
     },
     migrate::destination::{Knock, Received, Reception, knock},
     transport::endpoint::Listener,
@@ -71,13 +71,17 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
         listening.abort();
         match end {
             End::Process(code) => {
-                node.close_api().await;
+                node.close().await;
                 Ok(code)
             }
             End::Received(Received::Failed(error)) => Err(error),
             End::Received(Received::Complete { machine, epoch }) => {
                 node.status.send_modify(|status| status.role = Role::Source);
                 node.set_state(VmState::Running);
+                node.publish_incoming(|status| {
+                    status.phase = Phase::Complete;
+                    status.pages_remaining = 0;
+                });
                 me2_vmm::memory::release_free_heap();
                 tracing::info!("the VM is here, all of it");
                 let ownership = Arc::new(Mutex::new(ownership::Source::new(epoch)));

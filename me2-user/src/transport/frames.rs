@@ -1,7 +1,9 @@
 //! Frames over QUIC streams: the one place where bytes of a peer become frames.
 
 use me2_wire::{
-    frame::{FrameKind, HEADER_BYTES, Header, PREFACE_BYTES, Preface, StreamKind},
+    frame::{
+        FrameKind, HEADER_BYTES, Header, MESSAGE_BYTES_MAX, PREFACE_BYTES, Preface, StreamKind,
+    },
     message,
 };
 use quinn::{RecvStream, SendStream};
@@ -132,6 +134,11 @@ impl FrameReceiver {
 
     /// The next frame, or `None` where the peer ended the stream.
     pub async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        self.next_within(u32::MAX).await
+    }
+
+    /// The same, with a payload of at most so many bytes besides the cap of its kind.
+    async fn next_within(&mut self, bytes_max: u32) -> Result<Option<Frame>, LinkError> {
         let mut header = [0; HEADER_BYTES];
         match self.stream.read_exact(&mut header).await {
             Ok(()) => {}
@@ -140,6 +147,9 @@ impl FrameReceiver {
         }
         // The length is capped by kind before anything is allocated.
         let header = Header::decode(&header)?;
+        if header.length > bytes_max {
+            return Err(LinkError::Unexpected("a long frame"));
+        }
         let mut payload = vec![0; header.length as usize];
         self.stream.read_exact(&mut payload).await?;
         Ok(Some(match header.kind {
@@ -150,7 +160,15 @@ impl FrameReceiver {
 
     /// The next frame, which must be a message of this type.
     pub async fn message<T: DeserializeOwned>(&mut self) -> Result<T, LinkError> {
-        match self.next().await? {
+        self.message_within(MESSAGE_BYTES_MAX).await
+    }
+
+    /// The same, of at most so many bytes.
+    pub async fn message_within<T: DeserializeOwned>(
+        &mut self,
+        bytes_max: u32,
+    ) -> Result<T, LinkError> {
+        match self.next_within(bytes_max).await? {
             Some(Frame::Message(payload)) => Ok(message::decode(&payload)?),
             Some(Frame::Pages(_)) => Err(LinkError::Unexpected("pages")),
             None => Err(LinkError::Ended),

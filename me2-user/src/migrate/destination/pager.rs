@@ -217,11 +217,6 @@ impl Pager {
         self.lock().pages.outstanding()
     }
 
-    /// Pages that the guest cannot see yet.
-    pub fn unplaced(&self) -> u64 {
-        self.lock().pages.unplaced()
-    }
-
     /// Whether every page is visible in its final version.
     pub fn is_complete(&self) -> bool {
         self.lock().pages.is_complete()

@@ -20,11 +20,7 @@ use me2_wire::{
     },
     range::RangeList,
 };
-use tokio::{
-    sync::mpsc,
-    task::block_in_place,
-    time::{Instant, timeout},
-};
+use tokio::{sync::mpsc, task::block_in_place, time::timeout};
 
 use super::{Incoming, pager::Origin};
 use crate::{
@@ -44,9 +40,8 @@ use crate::{
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Control frames read ahead.
 const FRAMES_AHEAD: usize = 8;
-/// How long a destination that has everything waits for the acknowledgement to be repeated over
-/// a new connection.
-const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a peer may take to read a short answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Leaves of the hash tree that a source may look into.
 const LEAVES_MAX: usize = 64;
 /// Attempts that ended before the handover and are remembered as never run.
@@ -122,13 +117,7 @@ async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
 async fn refuse(control: &mut FrameSender, epoch: u64, reason: &str) {
     let reason = message::clean_text(reason);
     // It has to reach the source before the connection goes away, if it can.
-    if control
-        .message(&ToSource::Refused { epoch, reason })
-        .await
-        .is_ok()
-    {
-        control.flush().await;
-    }
+    say_last(control, &ToSource::Refused { epoch, reason }).await;
 }
 
 impl Knock {
@@ -259,33 +248,20 @@ impl Reception {
                 }
                 Err(error) => error,
             };
-            knock.peer.connection.close(1u8.into(), b"failed");
             if !incoming.has_resumed() {
                 // Dropped with everything it has; remembered as never run.
                 incoming.abandon();
+                refuse(&mut knock.control, incoming.epoch, &format!("{error:#}")).await;
                 self.abandoned.truncate(ABANDONED_MAX - 1);
                 self.abandoned
                     .insert(0, (incoming.migration, incoming.epoch));
                 return Err(error);
             }
+            knock.peer.connection.close(1u8.into(), b"failed");
             tracing::error!("the link broke in post-copy; waiting for the source: {error:#}");
             self.node.set_state(VmState::PostcopyPaused);
-            let deadline = incoming
-                .pager
-                .is_complete()
-                .then(|| Instant::now() + ACK_TIMEOUT);
-            let next = successor(&mut self.knocks, &incoming, &self.abandoned);
-            knock = match deadline {
-                None => next.await,
-                Some(deadline) => match tokio::time::timeout_at(deadline, next).await {
-                    Ok(knock) => knock,
-                    Err(_) => {
-                        tracing::warn!("the source did not acknowledge, but every page is here");
-                        incoming.settle()?;
-                        return Ok(incoming.machine().clone());
-                    }
-                },
-            };
+            // For as long as it takes: only the source's acknowledgement ends a migration.
+            knock = successor(&mut self.knocks, &incoming, &self.abandoned).await;
         }
     }
 }
@@ -305,9 +281,17 @@ async fn answer_recovery_of_nothing(knock: &mut Knock, abandoned: &[([u8; 16], u
         ownership,
         missing: RangeList::EMPTY,
     };
-    if knock.control.message(&answer).await.is_ok() {
-        knock.control.flush().await;
-    }
+    say_last(&mut knock.control, &answer).await;
+}
+
+/// Says something and waits, a bounded time, until it has arrived.
+async fn say_last(control: &mut FrameSender, message: &ToSource) {
+    let said = async {
+        if control.message(message).await.is_ok() {
+            control.flush().await;
+        }
+    };
+    let _ = timeout(ANSWER_TIMEOUT, said).await;
 }
 
 /// The next connection that goes on with this migration; others are turned away.
@@ -348,7 +332,9 @@ struct Progress {
 
 impl Incoming {
     /// Serves one connection until everything is here and acknowledged.
-    async fn serve(&self, knock: &mut Knock, node: &Node) -> anyhow::Result<()> {
+    async fn serve(self: &Arc<Self>, knock: &mut Knock, node: &Node) -> anyhow::Result<()> {
+        // What the last connection brought is no fault of this one.
+        while self.intake.failure().is_some() {}
         let connection = knock.peer.connection.clone();
         let bulk = accept_bulk(
             connection.clone(),
@@ -361,7 +347,11 @@ impl Incoming {
             urgent = self.answer_recovery(knock).await?;
             node.set_state(VmState::Running);
         }
-        let mut requests = Box::pin(self.request_pages(connection.clone(), knock.preface, urgent));
+        // A task of its own: restoring the state may wait for a page.
+        let (incoming, asking, preface) = (self.clone(), connection.clone(), knock.preface);
+        let _requests = AbortOnDrop(tokio::spawn(async move {
+            incoming.request_pages(asking, preface, urgent).await;
+        }));
         let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         let mut progress = Progress::default();
         loop {
@@ -373,7 +363,6 @@ impl Incoming {
                     }
                 }
                 () = self.pager.changed() => {}
-                error = &mut requests => bail!(error),
                 _ = tick.tick() => {
                     let faults = self.requests.load(Ordering::Relaxed);
                     let missing_pages = self.pager.outstanding();
@@ -406,6 +395,21 @@ impl Incoming {
         if ownership == PeerOwnership::Refused {
             knock.control.flush().await;
             bail!("the link broke before the handover was in");
+        }
+        // It may have been lost with the link.
+        let resumed = self
+            .resumed
+            .lock()
+            .expect("no panics under this lock")
+            .clone();
+        if let Some((_, timing)) = resumed {
+            knock
+                .control
+                .message(&ToSource::Resumed {
+                    epoch: self.epoch,
+                    timing,
+                })
+                .await?;
         }
         Ok(urgent)
     }

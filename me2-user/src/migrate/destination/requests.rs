@@ -22,7 +22,7 @@ impl Incoming {
         connection: quinn::Connection,
         preface: Preface,
         urgent: Vec<PageIndex>,
-    ) -> LinkError {
+    ) {
         let mut wanted = self.wanted.lock().await;
         for page in urgent {
             self.request(&connection, preface, page);
@@ -30,7 +30,7 @@ impl Incoming {
         loop {
             tokio::select! {
                 Some(page) = wanted.recv() => self.request(&connection, preface, page),
-                error = connection.closed() => return error.into(),
+                _ = connection.closed() => return,
             }
         }
     }

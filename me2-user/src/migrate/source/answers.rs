@@ -17,6 +17,9 @@ use crate::transport::{
     pace::Pacer,
 };
 
+/// Largest request: its page numbers have at most 5 bytes each.
+const REQUEST_BYTES_MAX: u32 = 8 + 5 * REQUEST_PAGES_MAX as u32;
+
 struct Question {
     wanted: Vec<PageIndex>,
     answer: oneshot::Sender<Vec<u8>>,
@@ -59,7 +62,7 @@ async fn answer(
     if preface.migration != expected.migration || preface.epoch != expected.epoch {
         return Err(LinkError::Unexpected("a request for another migration"));
     }
-    let mut request: PageRequest = receiver.message().await?;
+    let mut request: PageRequest = receiver.message_within(REQUEST_BYTES_MAX).await?;
     request.wanted.truncate(REQUEST_PAGES_MAX);
     let (answer, answered) = oneshot::channel();
     // The thread lives as long as a sender does.
@@ -79,14 +82,7 @@ async fn answer(
 fn encode_answers(encoding: &Encoding, questions: &thread_mpsc::Receiver<Question>) {
     let mut writer = ChunkWriter::new();
     while let Ok(question) = questions.recv() {
-        let claimed: Vec<_> = {
-            let mut pages = encoding.pages.lock().expect("no panics under this lock");
-            let claimed = pages.claim_answer(&question.wanted);
-            claimed
-                .into_iter()
-                .map(|page| (page, pages.version_of(page)))
-                .collect()
-        };
+        let claimed = encoding.claim(|pages| pages.claim_answer(&question.wanted));
         // Nothing to send means that all of it is on its way already.
         let frame = if claimed.is_empty() {
             Vec::new()

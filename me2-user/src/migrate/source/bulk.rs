@@ -67,9 +67,27 @@ pub struct Encoding {
     pub machine: Arc<Machine>,
     pub pages: Arc<Mutex<SourcePages>>,
     pub counters: Arc<SendCounters>,
+    /// The connection that it encodes for.
+    pub generation: u64,
 }
 
 impl Encoding {
+    /// Claims pages by `claim`; none once the connection has been replaced.
+    pub fn claim(
+        &self,
+        claim: impl FnOnce(&mut SourcePages) -> Vec<PageIndex>,
+    ) -> Vec<(PageIndex, Version)> {
+        let mut pages = self.pages.lock().expect("no panics under this lock");
+        if pages.generation() != self.generation {
+            return Vec::new();
+        }
+        let claimed = claim(&mut pages);
+        claimed
+            .into_iter()
+            .map(|page| (page, pages.version_of(page)))
+            .collect()
+    }
+
     /// Reads and encodes claimed pages into one frame. Each page is copied out once, then hashed
     /// and encoded: the guest may be writing it.
     pub fn encode(&self, writer: &mut ChunkWriter, claimed: &[(PageIndex, Version)]) -> Vec<u8> {
@@ -213,7 +231,13 @@ fn encode_jobs(
         match job {
             Job::Pass { pages, done } => {
                 for chunk in pages.chunks(CHUNK_PAGES) {
-                    let claimed = claim(&encoding.pages, chunk);
+                    let claimed = encoding.claim(|pages| {
+                        chunk
+                            .iter()
+                            .copied()
+                            .filter(|page| pages.claim(*page))
+                            .collect()
+                    });
                     if stop.load(Ordering::Relaxed) || !send(&claimed) {
                         return;
                     }
@@ -221,7 +245,7 @@ fn encode_jobs(
                 let _ = done.send(());
             }
             Job::Push => loop {
-                let claimed = claim_push(&encoding.pages);
+                let claimed = encoding.claim(|pages| pages.claim_push(CHUNK_PAGES));
                 if claimed.is_empty() {
                     break;
                 }
@@ -231,26 +255,6 @@ fn encode_jobs(
             },
         }
     }
-}
-
-fn claim(pages: &Mutex<SourcePages>, wanted: &[PageIndex]) -> Vec<(PageIndex, Version)> {
-    let mut pages = pages.lock().expect("no panics under this lock");
-    let mine: Vec<PageIndex> = wanted
-        .iter()
-        .copied()
-        .filter(|page| pages.claim(*page))
-        .collect();
-    mine.into_iter()
-        .map(|page| (page, pages.version_of(page)))
-        .collect()
-}
-
-fn claim_push(pages: &Mutex<SourcePages>) -> Vec<(PageIndex, Version)> {
-    let mut pages = pages.lock().expect("no panics under this lock");
-    let mine = pages.claim_push(CHUNK_PAGES);
-    mine.into_iter()
-        .map(|page| (page, pages.version_of(page)))
-        .collect()
 }
 
 async fn write_frames(

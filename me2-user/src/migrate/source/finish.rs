@@ -28,9 +28,10 @@ use crate::{
     transport::frames::LinkError,
 };
 
-/// How long the destination may take to close the connection after the acknowledgement. It has
-/// everything by then; the wait only lets the acknowledgement arrive.
+/// How long the destination may take to close the connection after the acknowledgement.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the acknowledgement is tried again over a new connection.
+const ACKNOWLEDGE_ATTEMPTS_MAX: usize = 5;
 /// Differing leaves of the hash tree that are looked into, to name frames.
 const EXPANDED_LEAVES_MAX: usize = 16;
 /// Differing frames that are named.
@@ -83,6 +84,7 @@ impl Attempt {
     /// A new connection, and the answer to who owns the VM: with a reason, it is this side.
     async fn reconnect(&mut self) -> Result<(Link, Option<String>), Failure> {
         let mut link = self.connect(Purpose::Recover).await?;
+        self.connection = Some(link.connection.clone());
         let mut missing = Bitmap::new(self.pending.len());
         let mut add = |pages: &RangeList| {
             pages
@@ -128,7 +130,7 @@ impl Attempt {
             )
             .into()),
             _ => {
-                self.lock_pages().reset_unsent(missing);
+                self.lock_pages().reset_unsent(&missing);
                 link.bulk = Some(
                     Bulk::open(
                         &link.connection,
@@ -150,24 +152,42 @@ impl Attempt {
                 // Of a link that broke on the way.
                 self.report.error = None;
                 self.report.total_time_ms = ms(self.started.elapsed());
-                self.fill_report(Some(&link));
-                // The destination closes when the acknowledgement has arrived.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.closed()).await;
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.endpoint.wait_idle()).await;
+                self.fill_report();
+                self.deliver_acknowledgement(link).await;
                 Ended::Moved(self.report)
             }
             Ok(Served::Refused(reason)) => {
-                self.fill_report(Some(&link));
+                self.fill_report();
                 self.stay(Failure::Refused(reason))
             }
             Err(interrupted) => {
                 link.bulk = None;
-                self.fill_report(Some(&link));
+                self.fill_report();
                 self.past_wire_bytes = self.report.wire_bytes;
                 link.connection.close(1u8.into(), b"interrupted");
                 self.pause(format!("{:#}", anyhow!(interrupted)))
             }
         }
+    }
+
+    /// The destination has everything, and closes the connection when it knows that this side knows.
+    /// If the link breaks just then, it is told again: this side has nothing to lose any more.
+    async fn deliver_acknowledgement(&mut self, mut link: Link) {
+        for _ in 0..ACKNOWLEDGE_ATTEMPTS_MAX {
+            let closed = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.closed()).await;
+            if matches!(closed, Ok(quinn::ConnectionError::ApplicationClosed(_))) {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.endpoint.wait_idle()).await;
+                return;
+            }
+            link.connection.close(1u8.into(), b"interrupted");
+            tracing::warn!("the acknowledgement may not have arrived; connecting again");
+            let Ok((again, None)) = self.reconnect().await else {
+                continue;
+            };
+            link = again;
+            let _ = self.serve(&mut link).await;
+        }
+        tracing::warn!("the destination has every page, but may not know that this side knows");
     }
 
     fn pause(mut self, reason: String) -> Ended {
@@ -259,8 +279,8 @@ impl Attempt {
         self.report.handover.missing_pages = timing.missing_pages;
         self.report.downtime = Downtime {
             stop_ms: span(stop.requested_ns, stop.stopped_ns),
-            save_ms: span(stop.stopped_ns, stop.handed_over_ns),
-            transfer_ms: span(stop.handed_over_ns, timing.received_ns),
+            save_ms: span(stop.stopped_ns, stop.saved_ns),
+            transfer_ms: span(stop.saved_ns, timing.received_ns),
             restore_ms: span(timing.received_ns, timing.restored_ns),
             start_ms: span(timing.restored_ns, timing.started_ns),
         };
@@ -293,7 +313,12 @@ impl Attempt {
         let ours = self.lock_pages().leaves();
         let differing = tree::differing(&ours, leaves);
         let frames = self.differing_frames(link, &differing).await?;
-        let mismatched = frames.len() as u64;
+        // Differing leaves mean differing pages, even where none could be named.
+        let mismatched = if differing.is_empty() {
+            0
+        } else {
+            frames.len().max(1) as u64
+        };
         let total_pages = u64::from(self.pending.len());
         self.report.verify = Verify {
             pages: total_pages,
@@ -323,7 +348,9 @@ impl Attempt {
         if matches!(self.log.current(), Phase::Handover) {
             self.observer.enter(&mut self.log, Phase::Postcopy);
         }
-        self.observer.enter(&mut self.log, Phase::Complete);
+        if matches!(self.log.current(), Phase::Postcopy) {
+            self.observer.enter(&mut self.log, Phase::Complete);
+        }
         Ok(true)
     }
 
@@ -414,7 +441,7 @@ impl Attempt {
     }
 
     /// Fills in what is counted along the way.
-    pub(super) fn fill_report(&mut self, link: Option<&Link>) {
+    pub(super) fn fill_report(&mut self) {
         let now = self.started.elapsed();
         let took = |name| ms(self.log.took(name, now));
         self.report.setup_time_ms = took("setup");
@@ -431,12 +458,12 @@ impl Attempt {
         self.report.ram.sent_pages = self.counters.pages();
         self.report.ram.sent_logical_bytes = self.counters.pages() * PAGE_SIZE as u64;
         self.report.ebpf = self.machine.probing.report();
-        if let Some(link) = link {
-            let statistics = link.connection.stats();
+        if let Some(connection) = &self.connection {
+            let statistics = connection.stats();
             self.report.wire_bytes = self.past_wire_bytes + statistics.udp_tx.bytes;
             self.report.link.rtt_ms = ms(statistics.path.rtt);
-            self.report.link.lost_packets += statistics.path.lost_packets;
-            self.report.link.congestion_events += statistics.path.congestion_events;
+            self.report.link.lost_packets = statistics.path.lost_packets;
+            self.report.link.congestion_events = statistics.path.congestion_events;
         }
     }
 }

@@ -37,8 +37,11 @@ const RECEIVE_WINDOW_BYTES: u32 = 64 << 20;
 /// stream may have under way. More would only queue up in front of a fault.
 const SEND_WINDOW_BYTES: u64 = 32 << 20;
 
-/// Streams of each kind open at once: one a fault answer, many in flight.
-const STREAMS_MAX: u32 = 4096;
+/// Two-way streams open at once: control, and one a fault answer, many in flight.
+const TWO_WAY_STREAMS_MAX: u32 = 4096;
+
+/// One-way streams open at once: bulk. Each can make the receiver hold a frame.
+const ONE_WAY_STREAMS_MAX: u32 = 16;
 
 /// The parameters of every connection, at both ends alike.
 ///
@@ -56,8 +59,8 @@ pub fn transport_config() -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(TWO_WAY_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS_MAX))
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)
