@@ -134,8 +134,8 @@ fn errors_are_one_line_that_names_what_is_wrong() {
     let text = bench.folder().join("text");
     std::fs::write(&text, "not a kernel").expect("a file");
     let text = text.to_str().expect("plain");
-    let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    let taken = taken.local_addr().expect("it is bound").to_string();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let taken = socket.local_addr().expect("it is bound").to_string();
     for (words, named) in [
         (&["run", "--kernel", "/no/such/file"][..], "/no/such/file"),
         (&["run", "--kernel", text], text),
@@ -146,16 +146,11 @@ fn errors_are_one_line_that_names_what_is_wrong() {
         (&["status", "--vm", "/no/such/socket"], "/no/such/socket"),
         (&["cert", "create"], "--force"),
         (&["receive", "--listen", "192.0.2.1:7"], "192.0.2.1:7"),
+        (&["receive", "--listen", &taken], &taken),
     ] {
         let output = bench.run(words);
         is_one_line(words, &output, named);
     }
-    let socket = UdpSocket::bind(&taken).expect("still free");
-    is_one_line(
-        &["receive"],
-        &bench.run(&["receive", "--listen", &taken]),
-        &taken,
-    );
     drop(socket);
 }
 

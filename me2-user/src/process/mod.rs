@@ -104,6 +104,7 @@ pub struct NodeOptions {
 impl Node {
     /// Opens everything that needs privileges.
     pub fn open(options: NodeOptions) -> anyhow::Result<(Arc<Self>, Inputs)> {
+        me2_vmm::memory::configure_heap();
         let identity = Identity::load(&options.config_dir)?;
         let trust = TrustStore::load(&options.config_dir)?;
         let userfault = Arc::new(Userfault::open()?);

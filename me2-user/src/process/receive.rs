@@ -3,6 +3,7 @@
 use std::{
     process::ExitCode,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use me2_engine::ownership;
@@ -22,6 +23,9 @@ use crate::{
 
 /// Peers that have said hello and wait to be looked at.
 const KNOCKS_QUEUED: usize = 4;
+
+/// How long the last connection may take to drain. The VM runs meanwhile.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits for one VM and stays its process until it ends or has moved on.
 pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
@@ -65,6 +69,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
             node.open_api(&name, true)?;
         }
         let (sender, knocks) = mpsc::channel(KNOCKS_QUEUED);
+        let endpoint = listener.endpoint().clone();
         let listening = tokio::spawn(listen(listener, sender));
         let reception = Reception::new(node.clone(), knocks, args.once);
         let end = wait(&node, reception, &mut inputs).await;
@@ -82,7 +87,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
                     status.phase = Phase::Complete;
                     status.pages_remaining = 0;
                 });
-                me2_vmm::memory::release_free_heap();
+                free_connection(endpoint).await;
                 tracing::info!("the VM is here, all of it");
                 let ownership = Arc::new(Mutex::new(ownership::Source::new(epoch)));
                 Ok(commands::live(node, machine, ownership, inputs).await)
@@ -94,6 +99,14 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
 enum End {
     Received(Received),
     Process(ExitCode),
+}
+
+/// The migration is over: its connection goes away, and then the buffers of it.
+async fn free_connection(endpoint: quinn::Endpoint) {
+    endpoint.close(0u8.into(), b"complete");
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, endpoint.wait_idle()).await;
+    drop(endpoint);
+    me2_vmm::memory::release_free_heap();
 }
 
 /// Listens for peers until nobody wants them any more.
