@@ -102,7 +102,8 @@ impl Options {
         })?;
         let cmdline = match workload.contains('=') {
             true => workload,
-            false => format!("workload={workload} fill={}K", bytes / 2 / 1024),
+            // At full speed: a guest that waits most of the time is easy to move.
+            false => format!("workload={workload} fill={}K rate=0", bytes / 2 / 1024),
         };
         Ok(Parsed::Run(Self {
             mode,
@@ -167,7 +168,7 @@ mod tests {
             (options.mode.as_str(), options.memory.as_str()),
             ("hybrid", "256M")
         );
-        assert_eq!(options.cmdline, "workload=kv fill=131072K");
+        assert_eq!(options.cmdline, "workload=kv fill=131072K rate=0");
         assert!((1..=2).contains(&options.cpus));
     }
 
