@@ -182,7 +182,7 @@ mod tests {
             output: "json".into(),
             memory: "4G".into(),
             cpus: 1,
-            cmdline: "workload=idle fill=2097152K".into(),
+            cmdline: "workload=idle fill=2097152K rate=0".into(),
         };
         assert_eq!(parse(text), Ok(Parsed::Run(expected)));
         assert_eq!(parse("--mode hybrid --help"), Ok(Parsed::Help));
