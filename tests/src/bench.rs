@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Migration, Vm, system};
+use crate::{Migration, Vm};
 
 /// A private folder with an identity and sockets, and the turn: tests of VMs wait for each other,
 /// across all test programs, because two cores are not enough for two of them.
@@ -69,7 +69,7 @@ impl Bench {
         let me2 = binary();
         let turn = File::open(&me2);
         let turn = turn.unwrap_or_else(|error| panic!("cannot open {}: {error}", me2.display()));
-        system::lock(&turn).expect("a file can be locked");
+        turn.lock().expect("a file can be locked");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bench = Self {
             me2,

@@ -13,6 +13,8 @@
 //! The programs under test are found by the environment variable `ME2_BIN`; `cargo xtask test` sets
 //! it.
 
+#![forbid(unsafe_code)]
+
 mod api;
 mod bench;
 mod link;
@@ -20,7 +22,6 @@ mod migration;
 pub mod own_guest;
 mod process;
 mod report;
-mod system;
 mod usage;
 mod vm;
 

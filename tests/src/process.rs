@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{PATIENCE, system, wait_until};
+use crate::{PATIENCE, wait_until};
 
 /// Bytes of each output shown when a test fails.
 const SHOWN_BYTES_MAX: usize = 4000;
@@ -27,11 +27,11 @@ impl Process {
     /// # Panics
     /// If it cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Self {
+        let mut command = dying_with_this_thread(command);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        system::die_with_this_thread(command);
         let child = command.spawn();
         let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Output::read(child.stdout.take().expect("it is piped"));
@@ -195,6 +195,26 @@ impl Output {
             reader.join().expect("a reader does not panic");
         }
     }
+}
+
+/// The same program by way of util-linux's `setpriv`, which has it killed when the thread that
+/// starts it ends: with the test, however it ends. It keeps the process id.
+fn dying_with_this_thread(command: &Command) -> Command {
+    let mut guarded = Command::new("setpriv");
+    guarded
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => guarded.env(name, value),
+            None => guarded.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        guarded.current_dir(folder);
+    }
+    guarded
 }
 
 #[cfg(test)]

@@ -501,6 +501,9 @@ impl Attempt {
             anyhow::Error::from(failure)
         ));
         self.fill_report();
+        if let Some(connection) = &self.connection {
+            connection.close(1u8.into(), b"the attempt is over");
+        }
         Ended::AtSource(outcome, self.report)
     }
 
