@@ -49,6 +49,19 @@ pub enum Purpose {
     Recover,
 }
 
+/// How memory travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheme {
+    /// A short pre-copy, the rest after the resume.
+    Hybrid,
+    /// All before the resume, while the VM runs at the source.
+    Precopy,
+    /// All after the resume.
+    Postcopy,
+    /// All while the VM stands still.
+    StopAndCopy,
+}
+
 /// First message of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -106,8 +119,13 @@ pub struct Handover {
 pub enum ToDestination {
     /// Opens the connection.
     Hello(Hello),
-    /// The machine document, in JSON.
-    Machine(Vec<u8>),
+    /// What comes.
+    Machine {
+        /// The machine document, in JSON.
+        document: Vec<u8>,
+        /// How its memory is to travel; for people, the destination does the same for all.
+        scheme: Scheme,
+    },
     /// These pages are (being) sent in this version, never smaller than one announced before. A
     /// list of more than [`RANGES_PER_MESSAGE_MAX`] ranges comes in several of these.
     Announce {

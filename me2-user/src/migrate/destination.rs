@@ -60,6 +60,7 @@ pub struct Incoming {
     resumed: Mutex<Option<(Instant, ResumeTiming)>>,
     same_host: bool,
     requests: AtomicU64,
+    begun: Instant,
 }
 
 impl Incoming {
@@ -102,6 +103,7 @@ impl Incoming {
             resumed: Mutex::new(None),
             same_host,
             requests: AtomicU64::new(0),
+            begun: Instant::now(),
         })
     }
 
@@ -133,7 +135,13 @@ impl Incoming {
         status.pages_total = u64::from(self.pager.page_count());
         status.pages_remaining = self.pager.outstanding();
         status.faults = self.requests.load(Ordering::Relaxed);
-        status.sent_bytes = connection.stats().udp_rx.bytes;
+        let bytes = connection.stats().udp_rx.bytes;
+        let elapsed_ms = self.begun.elapsed().as_millis() as u64;
+        let span_ms = elapsed_ms.saturating_sub(status.elapsed_ms).max(1);
+        status.bandwidth_bytes_per_second =
+            bytes.saturating_sub(status.sent_bytes) * 1000 / span_ms;
+        status.sent_bytes = bytes;
+        status.elapsed_ms = elapsed_ms;
     }
 
     /// Takes the handover: freezes the page table and starts serving faults. Gives the number of

@@ -244,9 +244,10 @@ impl Attempt {
         let mut link = self.connect(message::Purpose::Migrate).await?;
         self.connection = Some(link.connection.clone());
         link.control
-            .message(&ToDestination::Machine(
-                self.machine.vm.document().to_json(),
-            ))
+            .message(&ToDestination::Machine {
+                document: self.machine.vm.document().to_json(),
+                scheme: published::scheme(self.request.mode),
+            })
             .await?;
         match link.replies.message().await? {
             ToSource::Ready => {
@@ -465,7 +466,7 @@ impl Attempt {
         ))));
         stop.handed_over_ns = handed_over_ns;
         self.report.handover.bytes = flight.len() as u64;
-        self.pacer.admit_urgent(flight.len());
+        self.pacer.book(flight.len());
         link.control.bytes(&flight).await
     }
 

@@ -160,23 +160,29 @@ impl Node {
         self.status.send_modify(|status| status.vm_state = state);
     }
 
-    /// Publishes how far a migration to here is.
+    /// A migration to here begins.
+    pub fn begin_incoming(&self, mode: Mode) {
+        let migration = MigrationStatus {
+            id: 1,
+            epoch: 1,
+            phase: Phase::Setup,
+            pass: 0,
+            mode,
+            pages_total: 0,
+            pages_remaining: 0,
+            sent_bytes: 0,
+            bandwidth_bytes_per_second: 0,
+            faults: 0,
+            elapsed_ms: 0,
+        };
+        self.status
+            .send_modify(|status| status.migration = Some(migration));
+    }
+
+    /// Publishes how far it is.
     pub fn publish_incoming(&self, describe: impl FnOnce(&mut MigrationStatus)) {
-        self.status.send_modify(|status| {
-            describe(status.migration.get_or_insert_with(|| MigrationStatus {
-                id: 1,
-                epoch: 1,
-                phase: Phase::Setup,
-                pass: 0,
-                mode: Mode::default(),
-                pages_total: 0,
-                pages_remaining: 0,
-                sent_bytes: 0,
-                bandwidth_bytes_per_second: 0,
-                faults: 0,
-                elapsed_ms: 0,
-            }));
-        });
+        self.status
+            .send_modify(|status| _ = status.migration.as_mut().map(describe));
     }
 
     /// Takes a VM in whose source has described it: checks it against this host and this

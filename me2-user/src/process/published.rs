@@ -1,7 +1,7 @@
 //! One thing, three vocabularies: the engine's, the wire's, and what people see.
 
 use me2_engine::{ownership::PeerState, phase, switch::Strategy};
-use me2_wire::message::PeerOwnership;
+use me2_wire::message::{PeerOwnership, Scheme};
 
 use crate::control::types::{Mode, Phase};
 
@@ -25,6 +25,26 @@ pub fn strategy(mode: Mode) -> Strategy {
         Mode::Precopy => Strategy::Precopy,
         Mode::Postcopy => Strategy::Postcopy,
         Mode::StopAndCopy => Strategy::StopAndCopy,
+    }
+}
+
+/// A mode, on the wire.
+pub fn scheme(mode: Mode) -> Scheme {
+    match mode {
+        Mode::Hybrid => Scheme::Hybrid,
+        Mode::Precopy => Scheme::Precopy,
+        Mode::Postcopy => Scheme::Postcopy,
+        Mode::StopAndCopy => Scheme::StopAndCopy,
+    }
+}
+
+/// A mode from the wire.
+pub fn mode(scheme: Scheme) -> Mode {
+    match scheme {
+        Scheme::Hybrid => Mode::Hybrid,
+        Scheme::Precopy => Mode::Precopy,
+        Scheme::Postcopy => Mode::Postcopy,
+        Scheme::StopAndCopy => Mode::StopAndCopy,
     }
 }
 

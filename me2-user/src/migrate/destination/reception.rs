@@ -29,7 +29,7 @@ use crate::{
         Machine, PRIORITY_CONTROL,
         observer::{AbortOnDrop, PROGRESS_INTERVAL},
     },
-    process::Node,
+    process::{Node, published},
     transport::{
         endpoint::Peer,
         frames::{Frame, FrameReceiver, FrameSender, LinkError},
@@ -205,13 +205,13 @@ impl Reception {
     }
 
     async fn prepare(&mut self, knock: &mut Knock) -> anyhow::Result<Incoming> {
-        let ToDestination::Machine(json) = timeout(HELLO_TIMEOUT, knock.message())
+        let ToDestination::Machine { document, scheme } = timeout(HELLO_TIMEOUT, knock.message())
             .await
             .context("the peer did not describe its machine in time")??
         else {
             bail!("the peer did not describe its machine");
         };
-        let document = MachineDocument::from_json(&json)?;
+        let document = MachineDocument::from_json(&document)?;
         tracing::info!(
             name = document.name,
             memory_mib = document.memory_bytes >> 20,
@@ -222,6 +222,7 @@ impl Reception {
         let (migration, epoch) = (knock.hello.migration, knock.hello.epoch);
         let incoming = block_in_place(|| self.node.admit(document, migration, epoch, same_host))?;
         self.node.set_state(VmState::Incoming);
+        self.node.begin_incoming(published::mode(scheme));
         knock.control.message(&ToSource::Ready).await?;
         Ok(incoming)
     }
@@ -488,7 +489,7 @@ impl Incoming {
             } => {
                 bail!("{mismatched} pages differ from the source, the first at frames {frames:x?}");
             }
-            ToDestination::Hello(_) | ToDestination::Machine(_) => {
+            ToDestination::Hello(_) | ToDestination::Machine { .. } => {
                 bail!(LinkError::Unexpected("a greeting"))
             }
         }

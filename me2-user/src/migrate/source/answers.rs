@@ -73,7 +73,7 @@ async fn answer(
     let frame = answered.await.map_err(|_| LinkError::Ended)?;
     let mut sender = FrameSender::answering(send);
     sender.set_priority(PRIORITY_FAULT);
-    pacer.admit_urgent(frame.len());
+    pacer.admit_urgent(frame.len()).await;
     sender.bytes(&frame).await?;
     sender.finish();
     Ok(())
