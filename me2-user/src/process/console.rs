@@ -4,8 +4,9 @@
 //! does not fit into the queue is dropped.
 
 use std::{
+    collections::VecDeque,
     io::Write,
-    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,55 +15,100 @@ const PIECES_QUEUED: usize = 4096;
 /// How long the end of the process waits for the last output.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-enum Piece {
-    Bytes(Vec<u8>),
-    /// Answer when everything before is written.
-    Drain(SyncSender<()>),
-}
-
-/// Writes without waiting. Clones share the queue.
+/// Writes without waiting. Clones share the queue; with the last one, the thread ends.
 #[derive(Clone)]
 pub struct ConsoleWriter {
-    pieces: SyncSender<Piece>,
+    end: Arc<End>,
+}
+
+/// The writers' end of the queue.
+struct End {
+    queue: Arc<Queue>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.queue.lock().is_closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    pieces: VecDeque<Vec<u8>>,
+    /// A piece has left the queue and is being written.
+    is_writing: bool,
+    /// Nothing more will come.
+    is_closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panics under this lock")
+    }
+
+    /// The next piece; waits for it. The one before is written. `None`: nothing more comes.
+    fn next(&self) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        state.is_writing = false;
+        self.changed.notify_all();
+        loop {
+            if let Some(piece) = state.pieces.pop_front() {
+                state.is_writing = true;
+                return Some(piece);
+            }
+            if state.is_closed {
+                return None;
+            }
+            state = self.changed.wait(state).expect("no panics under this lock");
+        }
+    }
 }
 
 impl ConsoleWriter {
     /// Starts the thread that writes to `output`.
-    pub fn start(output: Box<dyn Write + Send>) -> Self {
-        let (pieces, queue) = sync_channel(PIECES_QUEUED);
+    pub fn start(mut output: Box<dyn Write + Send>) -> Self {
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let pieces = queue.clone();
+        let write = move || {
+            while let Some(piece) = pieces.next() {
+                // A full disk or a closed terminal stops nobody either.
+                let _ = output.write_all(&piece).and_then(|()| output.flush());
+            }
+        };
         std::thread::Builder::new()
             .name("console".into())
-            .spawn(move || write_all(output, &queue))
+            .spawn(write)
             .expect("a thread can be started");
-        Self { pieces }
+        Self {
+            end: Arc::new(End { queue }),
+        }
     }
 
     /// Queues bytes; drops them if nobody has read for long.
     pub fn write(&self, bytes: &[u8]) {
-        if let Err(TrySendError::Full(_)) = self.pieces.try_send(Piece::Bytes(bytes.to_vec())) {
-            tracing::debug!(
-                bytes = bytes.len(),
-                "console output dropped: nobody reads it"
-            );
+        let mut state = self.end.queue.lock();
+        if state.pieces.len() < PIECES_QUEUED {
+            state.pieces.push_back(bytes.to_vec());
+            self.end.queue.changed.notify_all();
         }
     }
 
     /// Waits, a bounded time, until everything queued is written.
     pub fn drain(&self) {
-        let (done, written) = sync_channel(1);
-        if self.pieces.try_send(Piece::Drain(done)).is_ok() {
-            let _ = written.recv_timeout(DRAIN_TIMEOUT);
-        }
-    }
-}
-
-fn write_all(mut output: Box<dyn Write + Send>, queue: &Receiver<Piece>) {
-    while let Ok(piece) = queue.recv() {
-        match piece {
-            // A full disk or a closed terminal stops nobody either.
-            Piece::Bytes(bytes) => _ = output.write_all(&bytes).and_then(|()| output.flush()),
-            Piece::Drain(done) => _ = done.send(()),
-        }
+        let is_busy = |state: &mut State| state.is_writing || !state.pieces.is_empty();
+        let queue = &self.end.queue;
+        let _ = queue
+            .changed
+            .wait_timeout_while(queue.lock(), DRAIN_TIMEOUT, is_busy);
     }
 }
 
@@ -101,5 +147,16 @@ mod tests {
             (PIECES_QUEUED..=PIECES_QUEUED + 1).contains(&count),
             "{count}"
         );
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_writer() {
+        let (release, stuck) = mpsc::channel();
+        let (sender, written) = mpsc::channel();
+        drop(release);
+        let writer = ConsoleWriter::start(Box::new(Stuck(stuck, sender)));
+        writer.clone().write(b"last words");
+        drop(writer);
+        assert_eq!(written.iter().collect::<Vec<_>>(), [b"last words"]);
     }
 }

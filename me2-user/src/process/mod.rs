@@ -211,6 +211,7 @@ impl Node {
 
     /// The VM that was admitted does not come after all.
     pub fn withdraw(&self) {
+        *self.console.lock().expect("no panics under this lock") = None;
         let api = {
             let mut api = self.api.lock().expect("no panics under this lock");
             api.take_if(|api| !api.is_permanent)
