@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Migration, Vm};
+use crate::{Migration, Vm, process::by_way_of};
 
 /// A private folder with an identity and sockets, and the turn: tests of VMs wait for each other,
 /// across all test programs, because two cores are not enough for two of them.
@@ -33,6 +33,8 @@ pub struct Guest {
     pub kernel: Option<PathBuf>,
     /// The guest's command line.
     pub cmdline: String,
+    /// Further options of `me2 run`.
+    pub options: &'static [&'static str],
 }
 
 impl Guest {
@@ -43,12 +45,18 @@ impl Guest {
             cpus: 1,
             kernel: None,
             cmdline: cmdline.to_owned(),
+            options: &[],
         }
     }
 
     /// The same with so many vCPUs.
     pub fn cpus(self, cpus: u8) -> Self {
         Self { cpus, ..self }
+    }
+
+    /// The same with further options of `me2 run`.
+    pub fn options(self, options: &'static [&'static str]) -> Self {
+        Self { options, ..self }
     }
 
     /// A guest of one's own, with no command line.
@@ -128,6 +136,14 @@ impl Bench {
     pub fn start(&self, guest: &Guest) -> Vm {
         let name = self.name("vm");
         Vm::start(self.me2(&["run"]), &self.runtime(), &name, guest)
+    }
+
+    /// Starts a VM whose process has no capability that files do not give it.
+    pub fn start_without_capabilities(&self, guest: &Guest) -> Vm {
+        let name = self.name("vm");
+        let wrapper = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"];
+        let me2 = by_way_of(&wrapper, &self.me2(&["run"]));
+        Vm::start(me2, &self.runtime(), &name, guest)
     }
 
     /// Starts a VM whose process has the stranger's identity.

@@ -27,7 +27,8 @@ impl Process {
     /// # Panics
     /// If it cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Self {
-        let mut command = dying_with_this_thread(command);
+        // Killed when the thread that starts it ends: with the test, however it ends.
+        let mut command = by_way_of(&["setpriv", "--pdeathsig", "KILL", "--"], command);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -197,24 +198,23 @@ impl Output {
     }
 }
 
-/// The same program by way of util-linux's `setpriv`, which has it killed when the thread that
-/// starts it ends: with the test, however it ends. It keeps the process id.
-fn dying_with_this_thread(command: &Command) -> Command {
-    let mut guarded = Command::new("setpriv");
-    guarded
-        .args(["--pdeathsig", "KILL", "--"])
+/// The same program by way of another that gives way to it, and so keeps the process id.
+pub(crate) fn by_way_of(wrapper: &[&str], command: &Command) -> Command {
+    let mut wrapped = Command::new(wrapper[0]);
+    wrapped
+        .args(&wrapper[1..])
         .arg(command.get_program())
         .args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => guarded.env(name, value),
-            None => guarded.env_remove(name),
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
         };
     }
     if let Some(folder) = command.get_current_dir() {
-        guarded.current_dir(folder);
+        wrapped.current_dir(folder);
     }
-    guarded
+    wrapped
 }
 
 #[cfg(test)]

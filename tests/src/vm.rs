@@ -27,6 +27,7 @@ impl Vm {
             "--cmdline",
             &guest.cmdline,
         ]);
+        me2.args(guest.options);
         if let Some(kernel) = &guest.kernel {
             me2.arg("--kernel").arg(kernel);
         }
