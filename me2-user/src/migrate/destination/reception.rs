@@ -380,6 +380,10 @@ impl Incoming {
 
     /// Who owns the VM, and what is missing. Gives the pages that the guest waits for.
     async fn answer_recovery(&self, knock: &mut Knock) -> anyhow::Result<Vec<u32>> {
+        if !self.has_resumed() {
+            // Whatever was held of the handover went with the old connection.
+            self.abandon();
+        }
         let ownership = self.ownership_for_recovery()?;
         let (missing, urgent) = self.pager.missing();
         let mut parts: Vec<_> = missing.split(RANGES_PER_MESSAGE_MAX).collect();

@@ -30,6 +30,8 @@ use crate::{
 
 /// How long the destination may take to close the connection after the acknowledgement.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// With this code the destination closes a connection whose migration is complete.
+const COMPLETE: quinn::VarInt = quinn::VarInt::from_u32(0);
 /// How often the acknowledgement is tried again over a new connection.
 const ACKNOWLEDGE_ATTEMPTS_MAX: usize = 5;
 /// Differing leaves of the hash tree that are looked into, to name frames.
@@ -175,7 +177,8 @@ impl Attempt {
     async fn deliver_acknowledgement(&mut self, mut link: Link) {
         for _ in 0..ACKNOWLEDGE_ATTEMPTS_MAX {
             let closed = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.closed()).await;
-            if matches!(closed, Ok(quinn::ConnectionError::ApplicationClosed(_))) {
+            let knows = |error: &quinn::ConnectionError| matches!(error, quinn::ConnectionError::ApplicationClosed(close) if close.error_code == COMPLETE);
+            if closed.as_ref().is_ok_and(knows) {
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.endpoint.wait_idle()).await;
                 return;
             }
