@@ -40,10 +40,11 @@ pub struct HybridMigrateArgs {
     /// [default: what the link takes]
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub max_bandwidth: Option<u64>,
-    /// Longest time for pre-copy: 300ms, 10s, 5m, 2h [default: while it pays]
+    /// Longest time for pre-copy, looked at after each pass: 300ms, 10s, 5m, 2h
+    /// [default: while it pays]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub precopy_limit: Option<Duration>,
-    /// Downtime that pre-copy aims at before it stops the VM, such as 300ms
+    /// Downtime that --mode precopy aims at before it stops the VM, such as 300ms
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub downtime_limit: Option<Duration>,
     /// Give up if not handed over by then, in whole seconds, such as 90s or 10m
