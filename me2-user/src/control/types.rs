@@ -163,6 +163,25 @@ pub struct MigrationStatus {
     pub elapsed_ms: u64,
 }
 
+impl MigrationStatus {
+    /// A migration that has just begun: nothing is known of it yet.
+    pub fn begun(id: u64, epoch: u64, mode: Mode) -> Self {
+        Self {
+            id,
+            epoch,
+            phase: Phase::Setup,
+            pass: 0,
+            mode,
+            pages_total: 0,
+            pages_remaining: 0,
+            sent_bytes: 0,
+            bandwidth_bytes_per_second: 0,
+            faults: 0,
+            elapsed_ms: 0,
+        }
+    }
+}
+
 /// The phases of a migration, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

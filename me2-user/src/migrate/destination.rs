@@ -38,7 +38,7 @@ use super::Machine;
 use crate::{
     control::types::{MigrationStatus, Phase},
     explore::Probing,
-    process::{monitor::GuestMonitor, published},
+    process::{host_memory, monitor::GuestMonitor, published},
 };
 use intake::Intake;
 use pager::Pager;
@@ -287,17 +287,7 @@ impl Drop for Incoming {
 
 /// Refuses a VM for which there is not enough free memory now.
 fn admit(memory_bytes: u64) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    let available_kib: u64 = text
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("MemAvailable:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .context("/proc/meminfo tells no MemAvailable")?;
+    let available_kib = host_memory::kib("MemAvailable")?;
     let available = available_kib * 1024;
     if memory_bytes > available - available / MEMORY_RESERVE_DIVISOR {
         bail!(

@@ -43,19 +43,7 @@ impl Observer {
         mode: Mode,
         started: Instant,
     ) -> Self {
-        let status = MigrationStatus {
-            id,
-            epoch,
-            phase: Phase::Setup,
-            pass: 0,
-            mode,
-            pages_total: 0,
-            pages_remaining: 0,
-            sent_bytes: 0,
-            bandwidth_bytes_per_second: 0,
-            faults: 0,
-            elapsed_ms: 0,
-        };
+        let status = MigrationStatus::begun(id, epoch, mode);
         events.phase(Phase::Setup, 0, 0);
         let inner = Inner {
             events: Some(events),

@@ -3,6 +3,7 @@
 
 mod commands;
 mod console;
+pub mod host_memory;
 pub mod monitor;
 pub mod published;
 mod receive;
@@ -37,7 +38,7 @@ use crate::{
         channel::Command,
         server,
         socket::ControlSocket,
-        types::{MigrationStatus, Mode, Phase, Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
+        types::{MigrationStatus, Mode, Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
     },
     explore::Probing,
     identity::{Identity, TrustStore},
@@ -162,19 +163,7 @@ impl Node {
 
     /// A migration to here begins.
     pub fn begin_incoming(&self, mode: Mode) {
-        let migration = MigrationStatus {
-            id: 1,
-            epoch: 1,
-            phase: Phase::Setup,
-            pass: 0,
-            mode,
-            pages_total: 0,
-            pages_remaining: 0,
-            sent_bytes: 0,
-            bandwidth_bytes_per_second: 0,
-            faults: 0,
-            elapsed_ms: 0,
-        };
+        let migration = MigrationStatus::begun(1, 1, mode);
         self.status
             .send_modify(|status| status.migration = Some(migration));
     }
@@ -303,17 +292,7 @@ fn exit_code(reason: &EndReason) -> ExitCode {
 
 /// Frames that any VM of this host can have: all of its memory, and the hole below 4 GiB.
 fn frames_of_host() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    let total_kib: u64 = text
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("MemTotal:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .context("/proc/meminfo tells no MemTotal")?;
+    let total_kib = host_memory::kib("MemTotal")?;
     Ok(total_kib / 4 + (1 << 30) / 4096)
 }
 
