@@ -18,6 +18,11 @@ impl Bitmap {
         }
     }
 
+    /// A bitmap with every bit set.
+    pub fn full(len: PageIndex) -> Self {
+        Self::from_words(vec![u64::MAX; (len as usize).div_ceil(64)], len)
+    }
+
     /// A set from words with page 0 in the lowest bit; bits beyond `len` are dropped.
     pub fn from_words(mut words: Vec<u64>, len: PageIndex) -> Self {
         words.resize((len as usize).div_ceil(64), 0);

@@ -187,6 +187,23 @@ impl DestinationPages {
         })
     }
 
+    /// Whether a version of a page is at hand as it arrived: others may refer to it.
+    pub fn holds(&self, index: PageIndex, version: Version) -> Option<Content> {
+        let page = self.pages.get(index as usize)?;
+        match page.state {
+            State::Staged if page.arrived == version => Some(Content::Staged),
+            State::Zero if page.arrived == version => Some(Content::Zero),
+            _ => None,
+        }
+    }
+
+    /// Whether this version of a page, or a newer one, has arrived: another copy is of no use.
+    pub fn is_superseded(&self, index: PageIndex, version: Version) -> bool {
+        self.pages
+            .get(index as usize)
+            .is_some_and(|page| page.arrived >= version)
+    }
+
     /// Pages announced and not in.
     pub fn outstanding(&self) -> u64 {
         self.outstanding
@@ -402,6 +419,27 @@ mod tests {
             pages.arrive(4096, 3, 0, false),
             Err(PageError::BeyondMemory(4096))
         );
+    }
+
+    #[test]
+    fn what_arrived_can_be_referred_to_until_it_is_replaced_or_placed() {
+        let mut pages = DestinationPages::new(4096);
+        pages.announce(1, &list(&[1, 2])).unwrap();
+        assert_eq!(pages.holds(1, 1), None);
+        pages.arrive(1, 1, 1, false).unwrap();
+        assert_eq!(pages.holds(1, 1), Some(Content::Staged));
+        assert_eq!(pages.holds(1, 2), None);
+        assert_eq!(pages.holds(5000, 1), None);
+        pages.hand_over(2, &list(&[1, 2])).unwrap();
+        assert_eq!(
+            pages.holds(1, 1),
+            Some(Content::Staged),
+            "stale: never placed, but good as a base"
+        );
+        assert!(!pages.is_superseded(1, 2));
+        pages.arrive(1, 2, 3, false).unwrap();
+        assert_eq!(pages.holds(1, 1), None);
+        assert!(pages.is_superseded(1, 2));
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! - [`ownership`]: who may run the VM; the state machine of the handover, on both sides.
 //! - [`source`], [`destination`]: the page tables: version and state of every page.
 //! - [`phase`]: the phases, and how long each took.
+//! - [`compression`]: how hard to compress.
 //! - [`switch`]: whether another pre-copy pass pays.
 //! - [`tree`], [`bitmap`], [`quantile`]: what these are made of.
 
 #![forbid(unsafe_code)]
 
 pub mod bitmap;
+pub mod compression;
 pub mod destination;
 pub mod ownership;
 pub mod phase;

@@ -56,10 +56,19 @@ pub struct PassResult {
 /// Limits that the operator sets.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Longest acceptable downtime; what plain pre-copy converges to.
-    pub downtime: Duration,
+    /// What plain pre-copy converges to.
+    pub converged: Converged,
     /// Most pre-copy passes.
     pub passes: u32,
+}
+
+/// When little enough is left for plain pre-copy to stop the VM.
+#[derive(Debug, Clone, Copy)]
+pub enum Converged {
+    /// What is left takes no longer than this, the longest acceptable downtime.
+    Within(Duration),
+    /// At most so many pages are left: Xen's rule.
+    Pages(u64),
 }
 
 /// True if another pass pays; false for the handover.
@@ -75,10 +84,17 @@ pub fn another_pass(strategy: Strategy, result: &PassResult, limits: &Limits) ->
                 && result.dirty_pages <= result.sent_pages / HYBRID_SHRINK_DIVISOR
         }
         Strategy::Precopy => {
-            left > limits.downtime.as_secs_f64()
+            !is_little(limits.converged, left, result.dirty_pages)
                 && result.total_sent_pages < PRECOPY_VOLUME_MAX * result.used_pages
         }
         Strategy::Postcopy | Strategy::StopAndCopy => false,
+    }
+}
+
+fn is_little(converged: Converged, left_s: f64, dirty_pages: u64) -> bool {
+    match converged {
+        Converged::Within(downtime) => left_s <= downtime.as_secs_f64(),
+        Converged::Pages(pages) => dirty_pages <= pages,
     }
 }
 
@@ -87,7 +103,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits {
-        downtime: Duration::from_millis(300),
+        converged: Converged::Within(Duration::from_millis(300)),
         passes: 30,
     };
 
@@ -132,6 +148,20 @@ mod tests {
             Strategy::Hybrid,
             &result(1, 60000, 8000),
             &one
+        ));
+    }
+
+    #[test]
+    fn by_pages_precopy_goes_on_until_so_few_are_left() {
+        let limits = Limits {
+            converged: Converged::Pages(50),
+            ..LIMITS
+        };
+        assert!(another_pass(Strategy::Precopy, &result(2, 60, 51), &limits));
+        assert!(!another_pass(
+            Strategy::Precopy,
+            &result(2, 60000, 50),
+            &limits
         ));
     }
 

@@ -41,12 +41,16 @@ pub struct Report {
     pub first_progress_ms: Option<f64>,
     /// From the resume to the last page.
     pub postcopy_time_ms: f64,
+    /// What was found out before the first page was sent.
+    pub explore: Explore,
     /// The guest's memory and what of it was sent.
     pub ram: Ram,
     /// All bytes that QUIC sent from the source, headers and retransmissions included.
     pub wire_bytes: u64,
     /// How the pages were encoded.
     pub codec: Codec,
+    /// What the encoding cost and gained.
+    pub encoding: Encoding,
     /// The passes while the VM ran at the source.
     pub precopy: Precopy,
     /// The flight between stop and resume.
@@ -143,14 +147,42 @@ pub struct Ram {
 pub struct Codec {
     /// As nothing but "zero".
     pub zero: u64,
-    /// Run-length encoded.
+    /// Run-length encoded, in chunks that were not compressed.
     pub rle: u64,
     /// As the difference to an earlier version.
     pub delta: u64,
-    /// Compressed with zstd.
+    /// As "the same as that other page".
+    pub reference: u64,
+    /// In chunks compressed with zstd, none of the above.
     pub zstd: u64,
     /// As they are.
     pub raw: u64,
+}
+
+/// The encoding of all pages together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Encoding {
+    /// Before chunks were compressed.
+    pub plain_bytes: u64,
+    /// As they were sent.
+    pub encoded_bytes: u64,
+    /// The time of all encoders together.
+    pub busy_ms: f64,
+}
+
+/// What was found out about the memory before the first page was sent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explore {
+    /// How long it took.
+    pub time_ms: f64,
+    /// Pages that hold memory, by the host's page tables: the truth.
+    pub populated_pages: u64,
+    /// Those that the probes saw the guest touch.
+    pub populated_touched_pages: u64,
+    /// Those that they did not see: loaded by the VMM, or mapped as a neighbour.
+    pub populated_untouched_pages: u64,
+    /// Pages that the probes saw the guest touch, and that hold no memory.
+    pub touched_hole_pages: u64,
 }
 
 /// The passes of the pre-copy.
@@ -273,9 +305,11 @@ impl Default for Report {
             downtime: Downtime::default(),
             first_progress_ms: None,
             postcopy_time_ms: 0.0,
+            explore: Explore::default(),
             ram: Ram::default(),
             wire_bytes: 0,
             codec: Codec::default(),
+            encoding: Encoding::default(),
             precopy: Precopy::default(),
             handover: Handover::default(),
             postcopy: Postcopy::default(),

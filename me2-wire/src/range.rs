@@ -1,7 +1,6 @@
 //! Lists of page ranges: which pages are announced, missing, final.
 //!
-//! Encoded as variable-length numbers (7 bits a byte, least significant first, the top bit set in
-//! all but the last byte, no superfluous zero bytes), two for each range: the gap, and the length
+//! Encoded as numbers of variable length (`number.rs`), two for each range: the gap, and the length
 //! less one. The gap of the first range counts from page 0; every other one from the page that
 //! follows the range before, less one, since ranges never touch. So every sequence of numbers is a
 //! sorted list of disjoint ranges, and every list has exactly one encoding.
@@ -10,16 +9,17 @@ use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{PageIndex, frame::MESSAGE_BYTES_MAX};
+use crate::{
+    PageIndex,
+    frame::MESSAGE_BYTES_MAX,
+    number::{NumberError, read_number, write_number},
+};
 
 /// Most ranges in a list that is deserialised: as many as a message has room for.
 pub const RANGES_MAX: usize = MESSAGE_BYTES_MAX as usize / BYTES_MIN;
 
 /// Each range takes at least so many bytes.
 const BYTES_MIN: usize = 2;
-
-/// Longest encoding of a `u32`.
-const NUMBER_BYTES_MAX: usize = 5;
 
 /// Sorted ranges of pages, none empty, none touching the next.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -190,29 +190,13 @@ fn range_after(least: PageIndex, gap: u32, length: u32) -> Option<Range<PageInde
     Some(start..start.checked_add(length)?.checked_add(1)?)
 }
 
-fn write_number(bytes: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn read_number(bytes: &mut &[u8]) -> Result<u32, RangeError> {
-    let mut number = 0u64;
-    for at in 0..NUMBER_BYTES_MAX {
-        let byte = *bytes.get(at).ok_or(RangeError::Truncated)?;
-        number |= u64::from(byte & 0x7f) << (7 * at);
-        if byte < 0x80 {
-            let superfluous = byte == 0 && at > 0;
-            *bytes = &bytes[at + 1..];
-            return u32::try_from(number)
-                .ok()
-                .filter(|_| !superfluous)
-                .ok_or(RangeError::Number);
+impl From<NumberError> for RangeError {
+    fn from(error: NumberError) -> Self {
+        match error {
+            NumberError::Truncated => Self::Truncated,
+            NumberError::Malformed => Self::Number,
         }
     }
-    Err(RangeError::Number)
 }
 
 impl fmt::Debug for RangeList {

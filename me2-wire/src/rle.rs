@@ -1,294 +1,221 @@
-//! Run-length encoding of a page, over its 512 words of 8 bytes. A format of our own.
-//!
-//! The encoded page is a row of stretches that together make exactly 512 words:
+//! Pages with words left out: zeros, or repeats of the word before. A format of our own.
 //!
 //! ```text
-//! token u16, little-endian: kind in bits 14–15 │ count of words in bits 0–13, 1 … 512
-//!   kind 1  literal   then `count` words as they are
-//!   kind 2  repeat    then one word, which stands `count` times
-//!   kind 3  zeros     nothing follows
+//! mode u8 │ top u8 │ middle bytes │ mask bytes │ words
+//!   mode 1  zeros     a word that is left out is zero
+//!   mode 2  repeats   a word that is left out equals the one before (before the first: zero)
 //! ```
 //!
-//! Kind 0 is invalid. A page of one repeated word takes 10 bytes; one that does not compress at
-//! all would take 4098. The encoder makes runs of at least two equal words, or of one zero word,
-//! which always pays; a decoder takes any valid row.
+//! A bit of a mask byte says of one of the 512 words that it is there: bit b of mask byte m (0–63)
+//! stands for word 8 × m + b. Mask bytes of 0 are left out in turn: bit b of middle byte j (0–7)
+//! says that mask byte 8 × j + b is there. And so are middle bytes of 0, by the bits of the top
+//! byte. A byte of 0 that is there all the same is invalid, so that a page has one encoding for
+//! each mode.
+//!
+//! A page of one repeated word takes 13 bytes, one that does not compress at all would take 4170.
+//! Time hardly depends on the content: no branch is taken for a single word.
+
+use me2_simd::{GATHER_SLACK_BYTES, Mask, Simd, count};
 
 use crate::PAGE_SIZE;
 
 /// Bytes in a word.
 const WORD: usize = 8;
-/// Words in a page.
-const WORDS: usize = PAGE_SIZE / WORD;
-/// Words that are looked at together, so that the compiler can use vector instructions.
-const BLOCK: usize = 8;
+/// Bytes in a whole mask.
+const MASK_BYTES: usize = size_of::<Mask>();
 
-const LITERAL: u16 = 1;
-const REPEAT: u16 = 2;
-const ZEROS: u16 = 3;
+/// Longest encoded page, in bytes.
+pub const ENCODED_BYTES_MAX: usize = 2 + 8 + MASK_BYTES + PAGE_SIZE;
 
 /// An encoded page that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RleError {
-    /// The input ends within a stretch, or before the page is full.
+    /// The input ends before the page is full.
     #[error("run-length encoded page is cut short")]
     Truncated,
-    /// A token of kind 0 or with a count of 0.
-    #[error("invalid run-length token {0:#06x}")]
-    Token(u16),
+    /// A mode that is not known.
+    #[error("invalid run-length mode {0}")]
+    Mode(u8),
+    /// A byte of a mask that should have been left out.
+    #[error("empty byte in a run-length mask")]
+    EmptyMaskByte,
     /// More than a page.
     #[error("run-length encoded page is longer than a page")]
     TooLong,
 }
 
+/// Which words are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Mode {
+    Zeros = 1,
+    Repeats = 2,
+}
+
+/// How a page would be encoded, before it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    mode: Mode,
+    mask: Mask,
+    length: usize,
+}
+
 /// Appends the encoded page to `out` and gives its length in bytes, or `None`, with `out` as it
 /// was, if it would take `limit` bytes or more: it does not pay.
 pub fn encode(page: &[u8; PAGE_SIZE], limit: usize, out: &mut Vec<u8>) -> Option<usize> {
-    let words = words(page);
-    let start = out.len();
-    let mut at = 0;
-    while at < WORDS {
-        let rest = &words[at..];
-        let first = rest[0];
-        let equal = equal_prefix(rest);
-        let (token, payload, count) = match (first, equal) {
-            (0, _) => (ZEROS, 0, equal),
-            (_, 2..) => (REPEAT, 1, equal),
-            _ => {
-                let literal = literal_prefix(rest);
-                (LITERAL, literal, literal)
+    encode_with(Simd::best(), page, limit, out)
+}
+
+/// The same, with the vector instructions of choice.
+pub fn encode_with(
+    simd: Simd,
+    page: &[u8; PAGE_SIZE],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Option<usize> {
+    let plan = Plan::shortest(simd, page, simd.nonzero(page));
+    (plan.length < limit).then(|| {
+        plan.write(simd, page, out);
+        plan.length
+    })
+}
+
+/// Decodes a page, with not a byte left over. On error, `page` holds anything.
+pub fn decode(input: &[u8], page: &mut [u8; PAGE_SIZE]) -> Result<(), RleError> {
+    decode_with(Simd::best(), input, page)
+}
+
+/// The same, with the vector instructions of choice.
+pub fn decode_with(simd: Simd, input: &[u8], page: &mut [u8; PAGE_SIZE]) -> Result<(), RleError> {
+    let (mode, rest) = input.split_first().ok_or(RleError::Truncated)?;
+    let (mask, words) = read_mask(rest)?;
+    match words.len().cmp(&(count(&mask) * WORD)) {
+        std::cmp::Ordering::Less => return Err(RleError::Truncated),
+        std::cmp::Ordering::Greater => return Err(RleError::TooLong),
+        std::cmp::Ordering::Equal => {}
+    }
+    match mode {
+        1 => simd.scatter(&mask, words, page),
+        2 => simd.scatter_repeating(&mask, words, page),
+        unknown => return Err(RleError::Mode(*unknown)),
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// Leaves zeros out, of a page with these other words.
+    pub(crate) fn zeros(nonzero: Mask) -> Self {
+        Self::new(Mode::Zeros, nonzero)
+    }
+
+    /// Leaves out zeros or repeats, whatever takes less.
+    pub(crate) fn shortest(simd: Simd, page: &[u8; PAGE_SIZE], nonzero: Mask) -> Self {
+        let zeros = Self::zeros(nonzero);
+        let repeats = Self::new(Mode::Repeats, simd.changes(page));
+        if repeats.length < zeros.length {
+            repeats
+        } else {
+            zeros
+        }
+    }
+
+    fn new(mode: Mode, mask: Mask) -> Self {
+        let middle = mask.map(nonzero_bytes);
+        let middle_bytes = middle.iter().filter(|byte| **byte != 0).count();
+        let length = 2 + middle_bytes + ones(&middle) + count(&mask) * WORD;
+        Self { mode, mask, length }
+    }
+
+    /// Length of the encoded page in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Appends the encoded page.
+    pub(crate) fn write(&self, simd: Simd, page: &[u8; PAGE_SIZE], out: &mut Vec<u8>) {
+        let middle = self.mask.map(nonzero_bytes);
+        let top = nonzero_bytes(u64::from_le_bytes(middle));
+        let start = out.len();
+        out.resize(start + self.length + GATHER_SLACK_BYTES, 0);
+        let to = &mut out[start..];
+        to[0] = self.mode as u8;
+        to[1] = top;
+        let mut at = 2 + pack(&middle, &mut to[2..]);
+        for (bytes, present) in self.mask.iter().zip(middle) {
+            if present == 0xff {
+                to[at..at + 8].copy_from_slice(&bytes.to_le_bytes());
+                at += 8;
+            } else if present != 0 {
+                at += pack(&bytes.to_le_bytes(), &mut to[at..]);
             }
-        };
-        if out.len() - start + 2 + payload * WORD >= limit {
-            out.truncate(start);
-            return None;
         }
-        out.extend_from_slice(&(token << 14 | count as u16).to_le_bytes());
-        out.extend_from_slice(&page[at * WORD..][..payload * WORD]);
-        at += count;
-    }
-    Some(out.len() - start)
-}
-
-/// Decodes a page: exactly 512 words and not a byte more. On error, `page` holds anything.
-pub fn decode(mut input: &[u8], page: &mut [u8; PAGE_SIZE]) -> Result<(), RleError> {
-    let mut rest = &mut page[..];
-    while let Some((token, after)) = input.split_first_chunk::<2>() {
-        let token = u16::from_le_bytes(*token);
-        let (kind, count) = (token >> 14, usize::from(token & 0x3fff));
-        if kind == 0 || count == 0 {
-            return Err(RleError::Token(token));
-        }
-        let stretch;
-        (stretch, rest) = rest
-            .split_at_mut_checked(count * WORD)
-            .ok_or(RleError::TooLong)?;
-        let payload = match kind {
-            LITERAL => stretch.len(),
-            REPEAT => WORD,
-            _ => 0,
-        };
-        let (payload, after) = after.split_at_checked(payload).ok_or(RleError::Truncated)?;
-        match kind {
-            LITERAL => stretch.copy_from_slice(payload),
-            REPEAT => stretch
-                .chunks_exact_mut(WORD)
-                .for_each(|word| word.copy_from_slice(payload)),
-            _ => stretch.fill(0),
-        }
-        input = after;
-    }
-    match (input.is_empty(), rest.is_empty()) {
-        (true, true) => Ok(()),
-        (false, true) => Err(RleError::TooLong),
-        (_, false) => Err(RleError::Truncated),
+        simd.gather(page, &self.mask, &mut to[at..]);
+        out.truncate(start + self.length);
     }
 }
 
-fn words(page: &[u8; PAGE_SIZE]) -> [u64; WORDS] {
-    let (bytes, _) = page.as_chunks::<WORD>();
-    std::array::from_fn(|at| u64::from_le_bytes(bytes[at]))
-}
-
-/// How many words at the beginning equal the first.
-fn equal_prefix(words: &[u64]) -> usize {
-    let first = words[0];
-    if words.get(1) != Some(&first) {
-        return 1;
+/// Writes those of the bytes that are not zero, with room for all of them and one more.
+fn pack(bytes: &[u8; 8], out: &mut [u8]) -> usize {
+    let out: &mut [u8; 9] = out.first_chunk_mut().expect("the slack");
+    let mut written = 0;
+    for byte in bytes {
+        out[written & 15] = *byte;
+        written += usize::from(*byte != 0);
     }
-    let (blocks, _) = words.as_chunks::<BLOCK>();
-    let differs =
-        |block: &&[u64; BLOCK]| block.iter().fold(0, |any, word| any | (word ^ first)) == 0;
-    let known = blocks.iter().take_while(differs).count() * BLOCK;
-    known
-        + words[known..]
-            .iter()
-            .take_while(|word| **word == first)
-            .count()
+    written
 }
 
-/// How many words there are before the next one with which a run begins: a zero, or a word that
-/// equals its successor.
-fn literal_prefix(words: &[u64]) -> usize {
-    let begins_run = |at: usize| words[at] == 0 || words.get(at + 1) == Some(&words[at]);
-    let mut at = 0;
-    while let Some(block) = words[at..].first_chunk::<{ BLOCK + 1 }>() {
-        let any = (0..BLOCK).fold(false, |any, at| {
-            any | (block[at] == 0) | (block[at] == block[at + 1])
-        });
-        if any {
-            break;
+/// Which of the 8 bytes are not zero, a bit for each, the lowest byte first.
+fn nonzero_bytes(bytes: u64) -> u8 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let tops = (((bytes & LOW) + LOW) | bytes) & !LOW;
+    // Brings the top bit of each byte into the highest byte.
+    ((tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+}
+
+/// Reads what [`Plan::write`] wrote behind the mode, up to the words.
+fn read_mask(input: &[u8]) -> Result<(Mask, &[u8]), RleError> {
+    let (top, rest) = input.split_first().ok_or(RleError::Truncated)?;
+    let (packed, mut rest) = rest
+        .split_at_checked(top.count_ones() as usize)
+        .ok_or(RleError::Truncated)?;
+    let middle = unpack(*top, packed)?.to_le_bytes();
+    let mut mask = Mask::default();
+    for (bytes, present) in mask.iter_mut().zip(middle) {
+        if present != 0 {
+            let packed;
+            (packed, rest) = rest
+                .split_at_checked(present.count_ones() as usize)
+                .ok_or(RleError::Truncated)?;
+            *bytes = unpack(present, packed)?;
         }
-        at += BLOCK;
     }
-    (at..words.len())
-        .find(|at| begins_run(*at))
-        .unwrap_or(words.len())
+    Ok((mask, rest))
+}
+
+/// Puts bytes in the places of the bits, zeros in the others. There are as many as bits.
+fn unpack(present: u8, packed: &[u8]) -> Result<u64, RleError> {
+    let bytes = match packed.first_chunk::<8>() {
+        Some(all) => u64::from_le_bytes(*all),
+        None => {
+            let mut next = packed.iter();
+            (0..8)
+                .filter(|bit| present >> bit & 1 == 1)
+                .fold(0, |bytes, bit| {
+                    bytes | u64::from(*next.next().expect("one for each bit")) << (8 * bit)
+                })
+        }
+    };
+    if nonzero_bytes(bytes) == present {
+        Ok(bytes)
+    } else {
+        Err(RleError::EmptyMaskByte)
+    }
+}
+
+fn ones(bytes: &[u8; 8]) -> usize {
+    u64::from_le_bytes(*bytes).count_ones() as usize
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{collection::vec, prelude::*};
-
-    use super::*;
-
-    const NO_LIMIT: usize = usize::MAX;
-
-    fn page_of(words: impl Fn(usize) -> u64) -> [u8; PAGE_SIZE] {
-        let mut page = [0; PAGE_SIZE];
-        for (at, chunk) in page.chunks_exact_mut(WORD).enumerate() {
-            chunk.copy_from_slice(&words(at).to_le_bytes());
-        }
-        page
-    }
-
-    /// Encodes, checks that decoding gives the page back, and gives the length.
-    fn encoded_length(page: &[u8; PAGE_SIZE]) -> usize {
-        let mut bytes = vec![0xee; 3];
-        let length = encode(page, NO_LIMIT, &mut bytes).unwrap();
-        assert_eq!((bytes.len(), &bytes[..3]), (length + 3, &[0xee; 3][..]));
-        let mut decoded = [0xdd; PAGE_SIZE];
-        decode(&bytes[3..], &mut decoded).unwrap();
-        assert!(decoded == *page);
-        length
-    }
-
-    #[test]
-    fn lengths_of_typical_pages() {
-        assert_eq!(encoded_length(&[0; PAGE_SIZE]), 2);
-        assert_eq!(encoded_length(&page_of(|_| 7)), 10);
-        assert_eq!(encoded_length(&page_of(|at| at as u64 + 1)), 4098);
-        assert_eq!(encoded_length(&page_of(|at| 1 + at as u64 % 2)), 4098);
-        assert_eq!(encoded_length(&page_of(|at| at as u64 % 2)), 256 * (2 + 10));
-        // One word that differs, among zeros and among others: three stretches, fewer at the ends.
-        for (at, among_zeros, among_others) in [
-            (0, 12, 20),
-            (1, 14, 28),
-            (8, 14, 30),
-            (255, 14, 30),
-            (510, 14, 28),
-            (511, 12, 20),
-        ] {
-            assert_eq!(
-                encoded_length(&page_of(|word| u64::from(word == at))),
-                among_zeros
-            );
-            assert_eq!(
-                encoded_length(&page_of(|word| 5 + u64::from(word == at))),
-                among_others
-            );
-        }
-    }
-
-    #[test]
-    fn the_encoding_is_fixed() {
-        let mut bytes = Vec::new();
-        encode(&page_of(|at| u64::from(at == 8)), NO_LIMIT, &mut bytes);
-        assert_eq!(
-            bytes,
-            [8, 0xc0, 1, 0x40, 1, 0, 0, 0, 0, 0, 0, 0, 0xf7, 0xc1]
-        );
-        bytes.clear();
-        encode(&page_of(|_| 5), NO_LIMIT, &mut bytes);
-        assert_eq!(bytes, [0, 0x82, 5, 0, 0, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn what_does_not_pay_leaves_nothing_behind() {
-        let page = page_of(|at| if at < 256 { 9 } else { at as u64 });
-        let length = encoded_length(&page);
-        let mut out = vec![1, 2, 3];
-        assert_eq!(encode(&page, length, &mut out), None);
-        assert_eq!(encode(&page, 0, &mut out), None);
-        assert_eq!(out, [1, 2, 3]);
-        assert_eq!(encode(&page, length + 1, &mut out), Some(length));
-    }
-
-    #[test]
-    fn malformed_rows_are_refused() {
-        let mut page = [0; PAGE_SIZE];
-        let mut check = |input: &[u8]| decode(input, &mut page);
-        let full = (ZEROS << 14 | 512).to_le_bytes();
-        assert_eq!(check(&full), Ok(()));
-        assert_eq!(check(&[]), Err(RleError::Truncated));
-        assert_eq!(check(&full[..1]), Err(RleError::Truncated));
-        assert_eq!(check(&[full[0], full[1], 0]), Err(RleError::TooLong));
-        assert_eq!(check(&[full, full].concat()), Err(RleError::TooLong));
-        assert_eq!(
-            check(&(ZEROS << 14 | 511).to_le_bytes()),
-            Err(RleError::Truncated)
-        );
-        assert_eq!(
-            check(&(ZEROS << 14 | 513).to_le_bytes()),
-            Err(RleError::TooLong)
-        );
-        assert_eq!(
-            check(&(ZEROS << 14).to_le_bytes()),
-            Err(RleError::Token(0xc000))
-        );
-        assert_eq!(check(&[0, 2]), Err(RleError::Token(512)));
-        assert_eq!(
-            check(&(REPEAT << 14 | 512).to_le_bytes()),
-            Err(RleError::Truncated)
-        );
-        assert_eq!(
-            check(&(LITERAL << 14 | 512).to_le_bytes()),
-            Err(RleError::Truncated)
-        );
-    }
-
-    /// Pages as memory has them: stretches of few different words.
-    fn pages() -> impl Strategy<Value = [u8; PAGE_SIZE]> {
-        let word = prop_oneof![3 => Just(0u64), 3 => 1u64..4, 1 => any::<u64>()];
-        vec((word, 1usize..40), 1..300).prop_map(|stretches| {
-            let row: Vec<u64> = stretches
-                .iter()
-                .flat_map(|(word, count)| std::iter::repeat_n(*word, *count))
-                .collect();
-            page_of(|at| row.get(at).copied().unwrap_or(0))
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn round_trip(page in pages()) {
-            prop_assert!(encoded_length(&page) <= PAGE_SIZE + 2);
-        }
-
-        #[test]
-        fn round_trip_of_noise(bytes in vec(any::<u8>(), PAGE_SIZE)) {
-            encoded_length(bytes.as_slice().try_into().unwrap());
-        }
-
-        #[test]
-        fn a_cut_page_is_an_error(page in pages(), cut in any::<prop::sample::Index>()) {
-            let mut bytes = Vec::new();
-            let length = encode(&page, NO_LIMIT, &mut bytes).unwrap();
-            prop_assert!(decode(&bytes[..cut.index(length)], &mut [0; PAGE_SIZE]).is_err());
-        }
-
-        #[test]
-        fn garbage_never_panics(bytes in vec(prop_oneof![Just(0x80u8), Just(0xc0), 0u8..4, any::<u8>()], 0..200)) {
-            _ = decode(&bytes, &mut [0; PAGE_SIZE]);
-        }
-    }
-}
+mod tests;

@@ -78,7 +78,7 @@ impl Report {
         let sent = count("ram.sent_pages");
         assert_eq!(count("ram.sent_logical_bytes"), sent * 4096, "{self}");
         let encoded =
-            ["zero", "rle", "delta", "zstd", "raw"].map(|kind| count(&format!("codec.{kind}")));
+            ["zero", "rle", "delta", "reference", "zstd", "raw"].map(|kind| count(&format!("codec.{kind}")));
         assert_eq!(encoded.iter().sum::<u64>(), sent, "{self}");
         assert!(sent >= useful, "every useful page was sent: {self}");
         assert!(count("precopy.pages") <= sent, "{self}");

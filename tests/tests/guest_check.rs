@@ -5,6 +5,9 @@ use me2_tests::{Bench, Guest, Vm, require_kvm};
 /// A flipped bit is found by the scan within moments.
 const SCAN: &str = "fill=16M hot=1M scan=1000000";
 
+/// Every page is checked several times.
+const SCAN_ALL: &str = "fill=16M scan=100000";
+
 #[test]
 fn a_flipped_bit_is_found() {
     require_kvm!();
@@ -12,6 +15,31 @@ fn a_flipped_bit_is_found() {
     let cmdline = format!("workload=kv {SCAN} corrupt_ms=300");
     let vm = bench.start(&Guest::new("64M", &cmdline).cpus(2));
     ends_with_an_error(vm);
+}
+
+/// Without the scan: the workload itself comes to the page.
+#[test]
+fn a_flipped_bit_is_found_by_every_workload() {
+    require_kvm!();
+    let bench = Bench::new();
+    for workload in ["rewrite", "stream", "churn", "churn freed=zeroed", "graph"] {
+        let cmdline = format!("workload={workload} fill=16M scan=0 corrupt_ms=300");
+        ends_with_an_error(bench.start(&Guest::new("64M", &cmdline)));
+    }
+}
+
+#[test]
+fn every_workload_runs_without_an_error() {
+    require_kvm!();
+    let bench = Bench::new();
+    for workload in ["rewrite", "stream", "churn", "churn freed=zeroed", "graph"] {
+        let cmdline = format!("workload={workload} {SCAN_ALL} run_ms=500");
+        let mut vm = bench.start(&Guest::new("64M", &cmdline).cpus(2));
+        assert_eq!(vm.wait_exit().code(), Some(0), "{workload}");
+        let console = vm.console();
+        assert!(console.contains("me2-guest done"), "{console}");
+        assert!(!console.contains("ERROR"), "{console}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::failure::{Failure, code};
 use super::follow::{self, Follower};
 use super::{Output, VmSelector, units};
 use crate::control::client::Follow;
-use crate::control::types::{MigrateRequest, Mode};
+use crate::control::types::{CodecChoice, MigrateRequest, Mode, Part};
 use crate::identity::Fingerprint;
 
 /// `me2 hybrid-migrate`, parsed.
@@ -58,6 +58,35 @@ pub struct HybridMigrateArgs {
     /// [default: any that is trusted]
     #[arg(long, value_name = "FINGERPRINT")]
     pub peer: Option<Fingerprint>,
+    /// How pages are compressed: auto (whatever is soonest across), rle, raw,
+    /// or zstd:LEVEL
+    #[arg(
+        long,
+        value_name = "CODEC",
+        default_value_t,
+        allow_hyphen_values = true,
+        help_heading = "For comparisons"
+    )]
+    pub codec: CodecChoice,
+    /// Leave out parts of exploration and encoding
+    #[arg(
+        long,
+        value_name = "PART,...",
+        value_delimiter = ',',
+        value_enum,
+        hide_possible_values = false,
+        help_heading = "For comparisons"
+    )]
+    pub without: Vec<Part>,
+    /// With --mode precopy, stop the VM once at most so many pages are left
+    /// (as Xen does), instead of by --downtime-limit
+    #[arg(
+        long,
+        value_name = "PAGES",
+        conflicts_with = "downtime_limit",
+        help_heading = "For comparisons"
+    )]
+    pub stop_below_pages: Option<u64>,
     /// What the report is written as, on stdout
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum)]
     pub output: Output,
@@ -91,6 +120,9 @@ impl HybridMigrateArgs {
             timeout_s: self.timeout.map(|timeout| timeout.as_secs()),
             verify_full: self.verify == Verification::Full,
             peer: self.peer,
+            codec: self.codec,
+            without: self.without.clone(),
+            stop_below_pages: self.stop_below_pages,
         };
         request.check().map_err(anyhow::Error::msg)?;
         Ok(request)
@@ -139,17 +171,21 @@ mod tests {
         let peer = Fingerprint::of(b"x");
         let all = format!(
             "--to [::1]:7 --mode stop-and-copy --max-bandwidth 100M --precopy-limit 5s \
-             --downtime-limit 300ms --timeout 10m --verify full --peer {peer} --output json"
+             --timeout 10m --verify full --peer {peer} --codec zstd:-3 \
+             --without delta,holes --stop-below-pages 50 --output json"
         );
         let expected = MigrateRequest {
             to: "[::1]:7".to_owned(),
             mode: Mode::StopAndCopy,
             max_bandwidth_bytes_per_second: Some(12_500_000),
             precopy_limit_ms: Some(5000),
-            downtime_limit_ms: Some(300),
+            downtime_limit_ms: None,
             timeout_s: Some(600),
             verify_full: true,
             peer: Some(peer),
+            codec: CodecChoice::Zstd(-3),
+            without: vec![Part::Delta, Part::Holes],
+            stop_below_pages: Some(50),
         };
         assert_eq!(request(&all).unwrap(), expected);
     }
@@ -166,6 +202,10 @@ mod tests {
             "--to h:1 --max-bandwidth 0",
             "--to h:1 --peer abc",
             "--to h:1 --output xml",
+            "--to h:1 --codec zstd",
+            "--to h:1 --codec zstd:40",
+            "--to h:1 --without luck",
+            "--to h:1 --downtime-limit 1s --stop-below-pages 50",
         ] {
             assert!(request(bad).is_err(), "{bad}");
         }

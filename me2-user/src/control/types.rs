@@ -1,5 +1,7 @@
 //! What travels over the control socket.
 
+use std::{fmt, ops::RangeInclusive, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Fingerprint;
@@ -36,6 +38,103 @@ pub struct MigrateRequest {
     /// The only identity that the destination may have; none: any that is trusted.
     #[serde(default)]
     pub peer: Option<Fingerprint>,
+    /// How pages are compressed.
+    #[serde(default)]
+    pub codec: CodecChoice,
+    /// Parts of exploration and encoding that are left out, for comparisons.
+    #[serde(default)]
+    pub without: Vec<Part>,
+    /// Plain pre-copy stops the VM once at most so many pages are left, whatever the downtime.
+    #[serde(default)]
+    pub stop_below_pages: Option<u64>,
+}
+
+/// How pages are compressed. Written as the command line spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum CodecChoice {
+    /// What is soonest across, by the speed of encoders and link.
+    #[default]
+    Auto,
+    /// Run-length encoded, never compressed further.
+    Rle,
+    /// Every page as it is, zero pages too.
+    Raw,
+    /// Always zstd, at this level.
+    Zstd(i32),
+}
+
+/// Levels of zstd that are taken: those below only lose, those above take minutes.
+pub const ZSTD_LEVELS: RangeInclusive<i32> = -50..=19;
+
+impl FromStr for CodecChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let level = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|level| ZSTD_LEVELS.contains(level))
+        };
+        match (text, text.strip_prefix("zstd:").and_then(level)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("rle", _) => Ok(Self::Rle),
+            ("raw", _) => Ok(Self::Raw),
+            (_, Some(level)) => Ok(Self::Zstd(level)),
+            _ => Err(format!(
+                "auto, rle, raw or zstd:LEVEL, with a level from {} to {}",
+                ZSTD_LEVELS.start(),
+                ZSTD_LEVELS.end()
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for CodecChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<CodecChoice> for String {
+    fn from(choice: CodecChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl fmt::Display for CodecChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Rle => f.write_str("rle"),
+            Self::Raw => f.write_str("raw"),
+            Self::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+/// A part of exploration or encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Leaving out memory that was never populated
+    Holes,
+    /// Zero pages as nothing but "zero"
+    Zero,
+    /// Run-length encoding
+    Rle,
+    /// Differences to what the destination has
+    Delta,
+    /// References to pages with the same content
+    Duplicates,
+    /// Compression of chunks
+    Zstd,
+    /// Choosing the effort of compression by what the link takes
+    Adaptive,
+    /// What the probes know: which pages go last in pre-copy, and first in post-copy
+    Probes,
 }
 
 /// The longest `to` that is taken: a DNS name has at most 253 characters.
@@ -53,6 +152,9 @@ impl MigrateRequest {
             timeout_s: None,
             verify_full: false,
             peer: None,
+            codec: CodecChoice::default(),
+            without: Vec::new(),
+            stop_below_pages: None,
         }
     }
 

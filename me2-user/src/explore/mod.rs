@@ -85,36 +85,57 @@ impl Probing {
         })
     }
 
+    /// Whether a page was written since the last [`Probing::forget_recent_writes`]; false where
+    /// there are no probes.
+    pub fn is_recently_written(&self, layout: &RamLayout, page: u32) -> bool {
+        self.mark(layout, page) & me2_common::RECENT_WRITE != 0
+    }
+
+    /// Calls `visit` with each page that the guest was seen to touch; with none where there are no
+    /// probes.
+    pub fn for_each_touched(&self, layout: &RamLayout, mut visit: impl FnMut(u32)) {
+        let Ok(probes) = &self.probes else { return };
+        for (frames, first_page) in self.frame_ranges(layout) {
+            let first_frame = frames.start;
+            probes.for_each_marked(frames, |frame, mark| {
+                if mark & me2_common::TOUCHED != 0 {
+                    visit(first_page + (frame - first_frame) as u32);
+                }
+            });
+        }
+    }
+
     fn order(
         &self,
         layout: &RamLayout,
         pages: impl Iterator<Item = u32>,
         class: impl Fn(u8) -> u8,
     ) -> Vec<u32> {
-        let Ok(probes) = &self.probes else {
-            return pages.collect();
-        };
-        let mut marks: Vec<u8> = Vec::new();
-        for (frames, end) in self.frame_ranges(layout) {
-            marks.extend(probes.snapshot(frames));
-            marks.resize(end, 0);
-        }
         let mut pages: Vec<u32> = pages.collect();
-        pages.sort_by_key(|page| class(marks.get(*page as usize).copied().unwrap_or(0)));
+        if self.probes.is_ok() {
+            pages.sort_by_cached_key(|page| class(self.mark(layout, *page)));
+        }
         pages
     }
 
-    /// Frames of RAM that can have marks, in page index order; with each stretch, the page index
-    /// behind all of its slot.
+    fn mark(&self, layout: &RamLayout, page: u32) -> u8 {
+        let frame = layout.frame_of_page(page);
+        match &self.probes {
+            Ok(probes) if frame < self.frames => probes.mark(frame),
+            _ => 0,
+        }
+    }
+
+    /// Frames of RAM that can have marks, with the page index of the first.
     fn frame_ranges<'a>(
         &'a self,
         layout: &'a RamLayout,
-    ) -> impl Iterator<Item = (Range<u64>, usize)> + 'a {
+    ) -> impl Iterator<Item = (Range<u64>, u32)> + 'a {
         layout.slots().iter().map(|slot| {
             let first = slot.first_frame();
             let end = first + slot.pages().len() as u64;
             let marked = first.min(self.frames)..end.min(self.frames);
-            (marked, slot.pages().end as usize)
+            (marked, slot.pages().start)
         })
     }
 }

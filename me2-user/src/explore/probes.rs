@@ -110,23 +110,20 @@ impl Probes {
         }
     }
 
-    /// The marks of the frames `gfns`, one byte each: bits of `me2_common` (`TOUCHED`, `WRITTEN`,
-    /// `RECENT_WRITE`).
+    /// The marks of a frame: bits of `me2_common` (`TOUCHED`, `WRITTEN`, `RECENT_WRITE`).
     ///
     /// # Panics
-    /// If the range goes beyond the frames that the probes were opened with.
-    pub fn snapshot(&self, gfns: Range<u64>) -> Vec<u8> {
-        let bytes = self.bytes_of(gfns);
-        let mut marks = vec![0; bytes.len()];
-        self.marks.copy_out(bytes.start, &mut marks);
-        marks
+    /// If the probes were opened with fewer frames.
+    pub fn mark(&self, gfn: u64) -> u8 {
+        assert!(gfn < self.frames, "frame {gfn} of {}", self.frames);
+        self.marks.load(gfn as usize)
     }
 
     /// Calls `visit` with the number and the marks of each frame in `gfns` that has any, in
     /// ascending order.
     ///
     /// # Panics
-    /// As [`Probes::snapshot`].
+    /// If the range goes beyond the frames that the probes were opened with.
     pub fn for_each_marked(&self, gfns: Range<u64>, mut visit: impl FnMut(u64, u8)) {
         let mut chunk = [0; CHUNK];
         let bytes = self.bytes_of(gfns);
@@ -151,7 +148,7 @@ impl Probes {
     /// next.
     ///
     /// # Panics
-    /// As [`Probes::snapshot`].
+    /// As [`Probes::for_each_marked`].
     pub fn take_recent_writes(&self, gfns: Range<u64>, mut visit: impl FnMut(u64)) {
         self.for_each_marked(gfns, |gfn, mark| {
             if mark & RECENT_WRITE != 0 {
@@ -166,7 +163,7 @@ impl Probes {
     /// Forgets which of the frames `gfns` were written recently.
     ///
     /// # Panics
-    /// As [`Probes::snapshot`].
+    /// As [`Probes::for_each_marked`].
     pub fn clear_recent(&self, gfns: Range<u64>) {
         self.take_recent_writes(gfns, |_| ());
     }
@@ -292,8 +289,8 @@ mod tests {
             probes.marks.store(gfn as usize, mark);
         }
         assert_eq!(probes.touched_written(), (3, 1));
-        assert_eq!(probes.snapshot(2..5), [0, TOUCHED, 0]);
-        assert_eq!(probes.snapshot(last..frames), [TOUCHED]);
+        assert_eq!([2, 3, 4].map(|gfn| probes.mark(gfn)), [0, TOUCHED, 0]);
+        assert_eq!(probes.mark(last), TOUCHED);
         let mut seen = Vec::new();
         probes.for_each_marked(4..frames, |gfn, mark| seen.push((gfn, mark)));
         assert_eq!(seen, [(CHUNK as u64, MARKS_OF_WRITE), (last, TOUCHED)]);

@@ -34,12 +34,20 @@ pub struct Machine {
 
 /// Pages of one frame of page records: 256 KiB before encoding.
 const CHUNK_PAGES: usize = 64;
-/// Bulk streams of a migration, each with an encoder thread. A region of memory always uses the
-/// same stream within a pass, and one lost packet holds up only its stream.
-const BULK_STREAMS: usize = 2;
+/// Bulk streams of a migration at least and at most, each with an encoder thread.
+const BULK_STREAMS_MIN: usize = 2;
+const BULK_STREAMS_MAX: usize = 8;
 /// Pages of a region: 2 MiB.
 const REGION_PAGES: u32 = 512;
 /// Priorities of streams: what a vCPU waits for goes before everything else.
 const PRIORITY_CONTROL: i32 = 20;
 const PRIORITY_FAULT: i32 = 10;
 const PRIORITY_BULK: i32 = 0;
+
+/// Bulk streams of a migration from this host: as many as encoders can work side by side. A region
+/// of memory always uses the same stream, and one lost packet holds up only its stream.
+fn bulk_streams() -> usize {
+    std::thread::available_parallelism()
+        .map_or(BULK_STREAMS_MIN, std::num::NonZero::get)
+        .clamp(BULK_STREAMS_MIN, BULK_STREAMS_MAX)
+}

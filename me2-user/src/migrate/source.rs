@@ -6,8 +6,10 @@
 
 mod answers;
 mod bulk;
+mod encoding;
 mod finish;
 mod link;
+mod sent;
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,37 +19,39 @@ use std::{
 use anyhow::Context;
 use me2_engine::{
     bitmap::Bitmap,
+    compression::Chooser,
     ownership::{self, DestinationMessage},
     phase::{Phase, PhaseLog},
     source::SourcePages,
-    switch::{self, Limits, PRECOPY_PASSES_MAX, PassResult, Strategy},
+    switch::{self, Converged, Limits, PRECOPY_PASSES_MAX, PassResult, Strategy},
 };
 use me2_vmm::{clock, dirty::Collect, pagemap};
 use me2_wire::{
-    PAGE_SIZE, PageIndex,
+    PAGE_SIZE, PageIndex, Version,
     blob::StateBlob,
     message::{self, RANGES_PER_MESSAGE_MAX, ToDestination, ToSource},
-    page::ChunkWriter,
     range::RangeList,
 };
 use tokio::{sync::watch, task::block_in_place};
 
 use super::{
-    CHUNK_PAGES, Machine,
+    CHUNK_PAGES, Machine, bulk_streams,
     observer::{AbortOnDrop, Observer, PROGRESS_INTERVAL},
 };
 use crate::{
-    control::types::{MigrateRequest, Mode, Outcome, Report},
+    control::types::{MigrateRequest, Mode, Outcome, Part, Report},
     identity::{Identity, TrustStore},
     process::published,
-    report::{Ram, Status},
+    report::{Explore, Ram, Status},
     transport::{
         frames::{LinkError, message_frame},
         pace::Pacer,
     },
 };
-use bulk::{Bulk, Encoding, SendCounters};
+use bulk::Bulk;
+use encoding::{Encoder, Encoding, Parts, Purpose, SendCounters};
 use link::Link;
+use sent::SentPages;
 
 /// Downtime that plain pre-copy converges to, if the request names none.
 const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
@@ -55,6 +59,9 @@ const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the explorer watches which pages are being written, to send these last.
 const EXPLORE_WINDOW: Duration = Duration::from_millis(20);
+/// A hybrid's next pass does not wait for the one before, if it has at least so many pages: fewer
+/// are sent within a round trip.
+const OVERLAP_PAGES_MIN: u64 = 1024;
 /// How far back the guest's rate before the migration is taken.
 const RATE_BEFORE: Duration = Duration::from_secs(2);
 /// Page records in the handover besides those that the CPU state refers to: bytes before
@@ -110,7 +117,9 @@ pub struct Attempt {
     ownership: Arc<Mutex<ownership::Source>>,
     epoch: u64,
     pages: Arc<Mutex<SourcePages>>,
+    sent: Arc<SentPages>,
     counters: Arc<SendCounters>,
+    chooser: Arc<Mutex<Chooser>>,
     pacer: Arc<Pacer>,
     observer: Observer,
     log: PhaseLog,
@@ -127,6 +136,17 @@ pub struct Attempt {
     connection: Option<quinn::Connection>,
     /// Traffic of connections before it.
     past_wire_bytes: u64,
+}
+
+/// A pass on its way.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    version: Version,
+    pages: u64,
+    begun: Instant,
+    /// What all passes before it had sent.
+    pages_before: u64,
+    encoded_before: u64,
 }
 
 /// What is known once the VM stands still.
@@ -166,7 +186,9 @@ impl Attempt {
             ownership,
             epoch: 0,
             pages: Arc::new(Mutex::new(SourcePages::new(page_count))),
+            sent: Arc::new(SentPages::new(page_count, bulk_streams())),
             counters: Arc::default(),
+            chooser: Arc::new(Mutex::new(Chooser::new(bulk_streams()))),
             pacer,
             observer,
             log: PhaseLog::begin(),
@@ -215,6 +237,7 @@ impl Attempt {
     async fn until_stopped(&mut self) -> Result<Link, Failure> {
         let mut link = self.setup().await?;
         let _progress = self.tell_progress(&link);
+        let _window = link::keep_window(link.connection.clone());
         self.explore().await?;
         let mut bulk = Bulk::open(
             &link.connection,
@@ -228,7 +251,10 @@ impl Attempt {
         }
         self.stop()?;
         if !self.strategy.copies_after() {
-            self.send_pending(&mut link, &mut bulk).await?;
+            let sending = self.send_pending(&mut link, &mut bulk).await?;
+            self.wait_received(&mut link, &mut bulk, sending.version)
+                .await?;
+            self.measure_rate(&sending);
         }
         link.bulk = Some(bulk);
         Ok(link)
@@ -265,6 +291,7 @@ impl Attempt {
     /// Explore: starts the dirty log, and finds the pages that hold anything at all.
     async fn explore(&mut self) -> Result<(), Failure> {
         self.observer.enter(&mut self.log, Phase::Explore);
+        let begun = Instant::now();
         let layout = self.machine.vm.memory().layout().clone();
         block_in_place(|| self.machine.vm.start_dirty_log()).context("cannot log writes")?;
         self.machine.probing.forget_recent_writes(&layout);
@@ -274,7 +301,16 @@ impl Attempt {
         }
         let populated = block_in_place(|| pagemap::populated_pages(self.machine.vm.memory()))
             .context("cannot read which pages are populated")?;
-        self.pending = Bitmap::from_words(populated, layout.page_count());
+        let populated = Bitmap::from_words(populated, layout.page_count());
+        let time_ms = begun.elapsed().as_secs_f64() * 1e3;
+        self.report.explore = Explore {
+            time_ms,
+            ..self.compare_with_probes(&populated)
+        };
+        self.pending = match self.uses(Part::Holes) {
+            true => populated,
+            false => Bitmap::full(layout.page_count()),
+        };
         let useful_pages = self.pending.count();
         self.report.ram = Ram {
             page_size_bytes: PAGE_SIZE as u64,
@@ -290,55 +326,99 @@ impl Attempt {
         Ok(())
     }
 
+    /// What the touch map of the probes is worth, beside the host's page tables.
+    fn compare_with_probes(&self, populated: &Bitmap) -> Explore {
+        let mut explore = Explore {
+            populated_pages: populated.count(),
+            ..Explore::default()
+        };
+        let layout = self.machine.vm.memory().layout();
+        self.machine
+            .probing
+            .for_each_touched(layout, |page| match populated.contains(page) {
+                true => explore.populated_touched_pages += 1,
+                false => explore.touched_hole_pages += 1,
+            });
+        explore.populated_untouched_pages =
+            explore.populated_pages - explore.populated_touched_pages;
+        explore
+    }
+
     /// Precopy: passes, as long as they pay.
     async fn precopy(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<(), Failure> {
         let limits = Limits {
-            downtime: self
-                .request
-                .downtime_limit_ms
-                .map_or(DOWNTIME_LIMIT, Duration::from_millis),
+            converged: self.converged(),
             passes: PRECOPY_PASSES_MAX,
         };
-        let begun = Instant::now();
+        let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
+        let (strategy, begun) = (self.strategy, Instant::now());
+        let pays = |result: &PassResult| {
+            let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
+            !is_late && switch::another_pass(strategy, result, &limits)
+        };
+        // The first of the passes that were not waited for: the rate is that of all of them.
+        let mut since = None;
         for pass in 1.. {
             self.observer.enter(&mut self.log, Phase::Precopy(pass));
-            let pass_begun = Instant::now();
-            let sent_pages = self.send_pending(link, bulk).await?;
-            let took = pass_begun.elapsed();
-            let dirty = block_in_place(|| self.machine.vm.collect_dirty(Collect::AndProtect))
-                .context("cannot read the dirty log")?;
-            self.pending
-                .union(&Bitmap::from_words(dirty, self.pending.len()));
-            self.report.precopy.passes = u64::from(pass);
-            self.report.precopy.pages += sent_pages;
-            self.report.precopy.bytes = self.counters.encoded_bytes();
-            let result = PassResult {
-                pass,
-                sent_pages,
-                took,
-                dirty_pages: self.pending.count(),
-                total_sent_pages: self.report.precopy.pages,
-                used_pages: self.report.ram.useful_pages,
-            };
-            tracing::info!(
-                pass,
-                sent_pages,
-                dirty_pages = result.dirty_pages,
-                "pass done"
-            );
-            let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
-            let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
-            if is_late || !switch::another_pass(self.strategy, &result, &limits) {
+            let sending = self.send_pending(link, bulk).await?;
+            let first = *since.get_or_insert(sending);
+            // Once the last page has been read, the next pass can begin, while the link is still
+            // busy with this one.
+            let queued = self.pass_result(pass, &sending)?;
+            let overlaps = strategy == Strategy::Hybrid && queued.dirty_pages >= OVERLAP_PAGES_MIN;
+            if overlaps && pays(&queued) {
+                continue;
+            }
+            self.wait_received(link, bulk, sending.version).await?;
+            self.measure_rate(&first);
+            if !pays(&self.pass_result(pass, &sending)?) {
                 break;
             }
+            since = None;
         }
         Ok(())
     }
 
-    /// Announces and sends everything pending; returns when the destination has it. Gives how many
-    /// pages that were.
-    async fn send_pending(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<u64, Failure> {
-        let count = self.pending.count();
+    /// Reads the dirty log, and tells how far a pass has come.
+    fn pass_result(&mut self, pass: u32, sending: &Sending) -> Result<PassResult, Failure> {
+        let dirty = block_in_place(|| self.machine.vm.collect_dirty(Collect::AndProtect))
+            .context("cannot read the dirty log")?;
+        self.pending
+            .union(&Bitmap::from_words(dirty, self.pending.len()));
+        self.report.precopy.passes = u64::from(pass);
+        self.report.precopy.pages = self.counters.pages();
+        self.report.precopy.bytes = self.counters.encoded_bytes();
+        let result = PassResult {
+            pass,
+            sent_pages: sending.pages,
+            took: sending.begun.elapsed(),
+            dirty_pages: self.pending.count(),
+            total_sent_pages: self.report.precopy.pages,
+            used_pages: self.report.ram.useful_pages,
+        };
+        tracing::info!(
+            pass,
+            sent_pages = result.sent_pages,
+            dirty_pages = result.dirty_pages,
+            took_ms = result.took.as_millis() as u64,
+            encoded_bytes = self.counters.encoded_bytes() - sending.encoded_before,
+            "pass"
+        );
+        Ok(result)
+    }
+
+    /// When plain pre-copy stops the VM.
+    fn converged(&self) -> Converged {
+        let downtime = self.request.downtime_limit_ms.map(Duration::from_millis);
+        match self.request.stop_below_pages {
+            Some(pages) => Converged::Pages(pages),
+            None => Converged::Within(downtime.unwrap_or(DOWNTIME_LIMIT)),
+        }
+    }
+
+    /// Announces and sends everything pending; returns when all of it is queued.
+    async fn send_pending(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<Sending, Failure> {
+        let pages = self.pending.count();
         let (version, ranges) = self.lock_pages().begin_version(&self.pending);
         for pages in ranges.split(RANGES_PER_MESSAGE_MAX) {
             link.control
@@ -346,10 +426,29 @@ impl Attempt {
                 .await?;
         }
         let layout = self.machine.vm.memory().layout();
-        let order = self.machine.probing.hot_last(layout, self.pending.iter());
+        let order = match self.uses(Part::Probes) {
+            true => self.machine.probing.hot_last(layout, self.pending.iter()),
+            false => self.pending.iter().collect(),
+        };
         self.pending = Bitmap::new(self.pending.len());
-        let (begun, encoded_before) = (Instant::now(), self.counters.encoded_bytes());
+        let sending = Sending {
+            version,
+            pages,
+            begun: Instant::now(),
+            pages_before: self.counters.pages(),
+            encoded_before: self.counters.encoded_bytes(),
+        };
         bulk.pass(order).await?;
+        Ok(sending)
+    }
+
+    /// Waits until the destination has what was sent last, and with it everything before.
+    async fn wait_received(
+        &mut self,
+        link: &mut Link,
+        bulk: &mut Bulk,
+        version: Version,
+    ) -> Result<(), Failure> {
         link.control
             .message(&ToDestination::PassEnd { version })
             .await?;
@@ -370,12 +469,17 @@ impl Attempt {
                 _ => return Err(LinkError::Unexpected("a message in pre-copy").into()),
             }
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        self.rate = (count * PAGE_SIZE as u64) as f64 / seconds;
+        Ok(())
+    }
+
+    /// Notes how quickly everything went that was sent since then, and has arrived.
+    fn measure_rate(&mut self, since: &Sending) {
+        let seconds = since.begun.elapsed().as_secs_f64();
+        let pages = self.counters.pages() - since.pages_before;
+        self.rate = (pages * PAGE_SIZE as u64) as f64 / seconds;
         // The last passes are short: they tell the round trip rather than the rate.
-        let wire_rate = (self.counters.encoded_bytes() - encoded_before) as f64 / seconds;
+        let wire_rate = (self.counters.encoded_bytes() - since.encoded_before) as f64 / seconds;
         self.wire_rate = self.wire_rate.max(wire_rate);
-        Ok(count)
     }
 
     /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
@@ -442,9 +546,9 @@ impl Attempt {
         };
         let mut flight = Vec::new();
         block_in_place(|| {
-            let mut writer = ChunkWriter::new();
+            let mut encoder = Encoder::new(encoding);
             for chunk in claimed.chunks(CHUNK_PAGES) {
-                flight.extend_from_slice(&encoding.encode(&mut writer, chunk));
+                flight.extend_from_slice(&encoder.encode(chunk, Purpose::Urgent).bytes);
             }
         });
         let mut parts: Vec<_> = ranges.split(RANGES_PER_MESSAGE_MAX).collect();
@@ -512,9 +616,18 @@ impl Attempt {
         Encoding {
             machine: self.machine.clone(),
             pages: self.pages.clone(),
+            sent: self.sent.clone(),
             counters: self.counters.clone(),
+            chooser: self.chooser.clone(),
+            parts: Parts::of(&self.request),
+            begun: self.started,
             generation: self.lock_pages().generation(),
         }
+    }
+
+    /// Whether a part of exploration or encoding is on.
+    fn uses(&self, part: Part) -> bool {
+        !self.request.without.contains(&part)
     }
 
     fn lock_ownership(&self) -> std::sync::MutexGuard<'_, ownership::Source> {

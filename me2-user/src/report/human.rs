@@ -108,6 +108,7 @@ fn memory(report: &Report, table: &mut Table) {
             format!("zero {}", codec.zero),
             format!("rle {}", codec.rle),
             format!("delta {}", codec.delta),
+            format!("reference {}", codec.reference),
             format!("zstd {}", codec.zstd),
             format!("raw {}", codec.raw),
         ],

@@ -113,7 +113,10 @@ fn has_every_field_of_the_schema_and_no_other() {
         downtime.restore_ms downtime.start_ms first_progress_ms postcopy_time_ms
         ram.page_size_bytes ram.total_pages ram.useful_pages ram.untouched_pages ram.free_pages
         ram.zero_pages ram.sent_pages ram.sent_logical_bytes wire_bytes
-        codec.zero codec.rle codec.delta codec.zstd codec.raw
+        codec.zero codec.rle codec.delta codec.reference codec.zstd codec.raw
+        encoding.plain_bytes encoding.encoded_bytes encoding.busy_ms
+        explore.time_ms explore.populated_pages explore.populated_touched_pages
+        explore.populated_untouched_pages explore.touched_hole_pages
         precopy.passes precopy.pages precopy.bytes handover.bytes handover.missing_pages
         postcopy.faults postcopy.demand_pages postcopy.pushed_pages postcopy.duplicate_pages
         postcopy.fault_latency_us.p50 postcopy.fault_latency_us.p99 postcopy.fault_latency_us.max

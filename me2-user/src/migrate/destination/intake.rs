@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 use me2_wire::{
     PAGE_SIZE,
-    page::{ChunkReader, Codec, RECORDS_MAX},
+    page::{ChunkDecoder, Codec, Record, Source},
 };
 use tokio::sync::mpsc;
 
@@ -19,36 +19,28 @@ const FRAMES_QUEUED: usize = 8;
 pub struct Intake {
     bulk: mpsc::Sender<Vec<u8>>,
     answers: mpsc::Sender<Vec<u8>>,
-    shared: Arc<Shared>,
+    /// For frames that are decoded at once.
+    here: Mutex<FrameDecoder>,
     failures: Mutex<mpsc::Receiver<anyhow::Error>>,
-}
-
-struct Shared {
-    pager: Arc<Pager>,
 }
 
 impl Intake {
     /// Starts the threads; they end when the result is dropped.
     pub fn start(pager: Arc<Pager>) -> Self {
-        let shared = Arc::new(Shared { pager });
         let (failed, failures) = mpsc::channel(2);
         let start = |name: &str, origin| {
             let (sender, receiver) = mpsc::channel(FRAMES_QUEUED);
-            let (shared, failed) = (shared.clone(), failed.clone());
+            let (decoder, failed) = (FrameDecoder::new(pager.clone()), failed.clone());
             std::thread::Builder::new()
                 .name(name.into())
-                .spawn(move || decode_all(&shared, origin, receiver, &failed))
+                .spawn(move || decode_all(decoder, origin, receiver, &failed))
                 .expect("a thread can be started");
             sender
         };
-        let (bulk, answers) = (
-            start("decode", Origin::Bulk),
-            start("decode-answer", Origin::Answer),
-        );
         Self {
-            bulk,
-            answers,
-            shared,
+            bulk: start("decode", Origin::Bulk),
+            answers: start("decode-answer", Origin::Answer),
+            here: Mutex::new(FrameDecoder::new(pager.clone())),
             failures: Mutex::new(failures),
         }
     }
@@ -63,8 +55,10 @@ impl Intake {
 
     /// Decodes a frame here and now.
     pub fn take(&self, payload: &[u8]) -> anyhow::Result<()> {
-        self.shared
-            .decode(Origin::Bulk, payload, &mut Batch::default())
+        self.here
+            .lock()
+            .expect("no panics under this lock")
+            .decode(Origin::Bulk, payload)
     }
 
     /// What the decoders could not use, if anything: the connection it came over is no good.
@@ -77,57 +71,122 @@ impl Intake {
     }
 }
 
-/// Buffers that are used again from frame to frame.
+fn decode_all(
+    mut decoder: FrameDecoder,
+    origin: Origin,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    failed: &mpsc::Sender<anyhow::Error>,
+) {
+    while let Some(payload) = frames.blocking_recv() {
+        if let Err(error) = decoder.decode(origin, &payload) {
+            // Full means that a failure is known already.
+            let _ = failed.try_send(error);
+            decoder.pager.poke();
+        }
+    }
+}
+
+/// Decodes frames one after the other, with buffers that are used again.
+struct FrameDecoder {
+    pager: Arc<Pager>,
+    chunks: ChunkDecoder,
+    batch: Batch,
+    source: Box<[u8; PAGE_SIZE]>,
+}
+
+/// The pages of a frame, decoded.
 #[derive(Default)]
 struct Batch {
     pages: Vec<ArrivedPage>,
     contents: Vec<u8>,
 }
 
-fn decode_all(
-    shared: &Shared,
-    origin: Origin,
-    mut frames: mpsc::Receiver<Vec<u8>>,
-    failed: &mpsc::Sender<anyhow::Error>,
-) {
-    let mut batch = Batch::default();
-    while let Some(payload) = frames.blocking_recv() {
-        if let Err(error) = shared.decode(origin, &payload, &mut batch) {
-            // Full means that a failure is known already.
-            let _ = failed.try_send(error);
-            shared.pager.poke();
+impl FrameDecoder {
+    fn new(pager: Arc<Pager>) -> Self {
+        Self {
+            chunks: ChunkDecoder::new(pager.page_count()),
+            pager,
+            batch: Batch::default(),
+            source: Box::new([0; PAGE_SIZE]),
         }
+    }
+
+    /// Decodes a frame and hands its pages on.
+    fn decode(&mut self, origin: Origin, payload: &[u8]) -> anyhow::Result<()> {
+        let Self {
+            pager,
+            chunks,
+            batch,
+            source,
+        } = self;
+        batch.clear();
+        for record in chunks
+            .open(payload)
+            .context("the peer sent a malformed chunk of pages")?
+        {
+            let found = match record.source() {
+                None => None,
+                Some(wanted) if find(pager, batch, wanted, source) => Some(&**source),
+                // What it builds on went when a newer version came, as an answer to a fault.
+                Some(_) if pager.is_superseded(record.index, record.version) => continue,
+                Some(wanted) => anyhow::bail!(
+                    "page {} builds on version {} of page {}, which is not here",
+                    record.index,
+                    wanted.version,
+                    wanted.page
+                ),
+            };
+            batch.push(&record, found)?;
+        }
+        pager.arrive(origin, &batch.pages, &batch.contents)?;
+        Ok(())
     }
 }
 
-impl Shared {
-    fn decode(&self, origin: Origin, payload: &[u8], batch: &mut Batch) -> anyhow::Result<()> {
-        batch.pages.clear();
-        batch.contents.clear();
-        let reader = ChunkReader::new(payload, self.pager.page_count());
-        for record in reader {
-            let record = record.context("the peer sent a malformed page record")?;
-            anyhow::ensure!(
-                batch.pages.len() < RECORDS_MAX,
-                "the peer sent too many pages in a frame"
-            );
-            let start = batch.contents.len();
-            batch.contents.resize(start + PAGE_SIZE, 0);
-            let page = batch.contents[start..]
-                .as_mut_array::<PAGE_SIZE>()
-                .expect("one page");
-            // Checks the hash of what it decoded.
-            record
-                .decode(page)
-                .with_context(|| format!("page {} arrived damaged", record.index))?;
-            batch.pages.push(ArrivedPage {
-                page: record.index,
-                version: record.version,
-                hash: record.hash,
-                is_zero: record.codec == Codec::Zero,
-            });
+/// Finds a version of a page that a record builds on: in the same frame, or as it arrived before.
+fn find(pager: &Pager, batch: &Batch, wanted: Source, content: &mut [u8; PAGE_SIZE]) -> bool {
+    match batch.content_of(wanted) {
+        Some(found) => {
+            content.copy_from_slice(found);
+            true
         }
-        self.pager.arrive(origin, &batch.pages, &batch.contents)?;
+        None => pager.read_arrived(wanted.page, wanted.version, content),
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.pages.clear();
+        self.contents.clear();
+    }
+
+    /// Decodes a record, which checks the hash of what comes out.
+    fn push(
+        &mut self,
+        record: &Record<'_>,
+        source: Option<&[u8; PAGE_SIZE]>,
+    ) -> anyhow::Result<()> {
+        let start = self.contents.len();
+        self.contents.resize(start + PAGE_SIZE, 0);
+        let page = self.contents[start..]
+            .as_mut_array::<PAGE_SIZE>()
+            .expect("one page");
+        record
+            .decode(source, page)
+            .with_context(|| format!("page {} arrived damaged", record.index))?;
+        self.pages.push(ArrivedPage {
+            page: record.index,
+            version: record.version,
+            hash: record.hash,
+            is_zero: record.codec == Codec::Zero,
+        });
         Ok(())
+    }
+
+    fn content_of(&self, wanted: Source) -> Option<&[u8; PAGE_SIZE]> {
+        let is_wanted =
+            |page: &ArrivedPage| page.page == wanted.page && page.version == wanted.version;
+        let number = self.pages.iter().position(is_wanted)?;
+        self.contents.as_chunks().0.get(number)
     }
 }

@@ -201,6 +201,39 @@ impl Pager {
         Ok(())
     }
 
+    /// Copies out a version of a page as it arrived, for a record that refers to it. False if it
+    /// is not at hand (any more).
+    pub fn read_arrived(
+        &self,
+        page: PageIndex,
+        version: Version,
+        content: &mut [u8; PAGE_SIZE],
+    ) -> bool {
+        // Locked all the while: nobody stages another version meanwhile.
+        let table = self.lock();
+        match table.pages.holds(page, version) {
+            None => return false,
+            Some(Content::Zero) => content.fill(0),
+            Some(Content::Staged) => self
+                .staging
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .expect("there until the migration is settled")
+                .read(page, content),
+        }
+        true
+    }
+
+    /// Whether this version of a page, or a newer one, has arrived. If so, it is counted as a
+    /// duplicate.
+    pub fn is_superseded(&self, page: PageIndex, version: Version) -> bool {
+        let mut table = self.lock();
+        let is_superseded = table.pages.is_superseded(page, version);
+        table.arrived.duplicates += u64::from(is_superseded);
+        is_superseded
+    }
+
     /// Resolved when something may have become true: all announced pages are in, or all pages are
     /// in place. One waiter.
     pub async fn changed(&self) {

@@ -7,11 +7,13 @@ use me2_wire::{
     PageIndex,
     frame::{Preface, StreamKind},
     message::{PageRequest, REQUEST_PAGES_MAX},
-    page::ChunkWriter,
 };
 use tokio::sync::oneshot;
 
-use super::{super::PRIORITY_FAULT, bulk::Encoding};
+use super::{
+    super::PRIORITY_FAULT,
+    encoding::{Encoder, Encoding, Purpose},
+};
 use crate::transport::{
     frames::{FrameReceiver, FrameSender, LinkError},
     pace::Pacer,
@@ -80,14 +82,14 @@ async fn answer(
 }
 
 fn encode_answers(encoding: &Encoding, questions: &thread_mpsc::Receiver<Question>) {
-    let mut writer = ChunkWriter::new();
+    let mut encoder = Encoder::new(encoding.clone());
     while let Ok(question) = questions.recv() {
         let claimed = encoding.claim(|pages| pages.claim_answer(&question.wanted));
         // Nothing to send means that all of it is on its way already.
         let frame = if claimed.is_empty() {
             Vec::new()
         } else {
-            encoding.encode(&mut writer, &claimed)
+            encoder.encode(&claimed, Purpose::Urgent).bytes
         };
         let _ = question.answer.send(frame);
     }

@@ -3,22 +3,24 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc as thread_mpsc,
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
-use me2_engine::source::SourcePages;
 use me2_wire::{
-    PAGE_SIZE, PageIndex, Version,
+    PageIndex, Version,
     frame::{Preface, StreamKind},
-    page::{ChunkWriter, Codec},
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::{BULK_STREAMS, CHUNK_PAGES, Machine, PRIORITY_BULK, REGION_PAGES};
+use super::{
+    super::{BULK_STREAMS_MAX, CHUNK_PAGES, PRIORITY_BULK, REGION_PAGES, bulk_streams},
+    encoding::{Encoder, Encoding, Purpose},
+};
 use crate::transport::{
     frames::{FrameSender, LinkError},
     pace::Pacer,
@@ -27,89 +29,6 @@ use crate::transport::{
 /// Encoded frames that wait for the stream: together with what QUIC buffers, the backlog that a
 /// pass may have.
 const FRAMES_QUEUED: usize = 2;
-
-/// What was sent, over all streams.
-#[derive(Debug, Default)]
-pub struct SendCounters {
-    pub zero: AtomicU64,
-    pub rle: AtomicU64,
-    pub raw: AtomicU64,
-    pub encoded_bytes: AtomicU64,
-}
-
-impl SendCounters {
-    /// Page records so far.
-    pub fn pages(&self) -> u64 {
-        [&self.zero, &self.rle, &self.raw]
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
-    }
-
-    /// Bytes of encoded records so far.
-    pub fn encoded_bytes(&self) -> u64 {
-        self.encoded_bytes.load(Ordering::Relaxed)
-    }
-
-    fn count(&self, codec: Codec) {
-        let counter = match codec {
-            Codec::Zero => &self.zero,
-            Codec::Rle => &self.rle,
-            Codec::Raw => &self.raw,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What encoders share.
-#[derive(Clone)]
-pub struct Encoding {
-    pub machine: Arc<Machine>,
-    pub pages: Arc<Mutex<SourcePages>>,
-    pub counters: Arc<SendCounters>,
-    /// The connection that it encodes for.
-    pub generation: u64,
-}
-
-impl Encoding {
-    /// Claims pages by `claim`; none once the connection has been replaced.
-    pub fn claim(
-        &self,
-        claim: impl FnOnce(&mut SourcePages) -> Vec<PageIndex>,
-    ) -> Vec<(PageIndex, Version)> {
-        let mut pages = self.pages.lock().expect("no panics under this lock");
-        if pages.generation() != self.generation {
-            return Vec::new();
-        }
-        let claimed = claim(&mut pages);
-        claimed
-            .into_iter()
-            .map(|page| (page, pages.version_of(page)))
-            .collect()
-    }
-
-    /// Reads and encodes claimed pages into one frame. Each page is copied out once, then hashed
-    /// and encoded: the guest may be writing it.
-    pub fn encode(&self, writer: &mut ChunkWriter, claimed: &[(PageIndex, Version)]) -> Vec<u8> {
-        let mut snapshot = [0u8; PAGE_SIZE];
-        let mut hashes = Vec::with_capacity(claimed.len());
-        for (page, version) in claimed {
-            self.machine.vm.memory().read_page(*page, &mut snapshot);
-            let pushed = writer.push(*page, *version, &snapshot);
-            self.counters.count(pushed.codec);
-            hashes.push(pushed.hash);
-        }
-        let frame = writer.take_frame();
-        self.counters
-            .encoded_bytes
-            .fetch_add(frame.len() as u64, Ordering::Relaxed);
-        let mut pages = self.pages.lock().expect("no panics under this lock");
-        for ((page, _), hash) in claimed.iter().zip(hashes) {
-            pages.sent(*page, hash);
-        }
-        frame
-    }
-}
 
 enum Job {
     /// Sends these pages, those that are unclaimed.
@@ -138,9 +57,9 @@ impl Bulk {
         pacer: &Arc<Pacer>,
     ) -> Result<Self, LinkError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (failed, failure) = mpsc::channel(BULK_STREAMS);
+        let (failed, failure) = mpsc::channel(BULK_STREAMS_MAX);
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
-        for number in 0..BULK_STREAMS {
+        for number in 0..bulk_streams() {
             let preface = Preface {
                 kind: StreamKind::Bulk,
                 ..preface
@@ -220,16 +139,12 @@ fn encode_jobs(
     frames: &mpsc::Sender<Vec<u8>>,
     stop: &AtomicBool,
 ) {
-    let mut writer = ChunkWriter::new();
-    let mut send = |claimed: &[(PageIndex, Version)]| {
-        claimed.is_empty()
-            || frames
-                .blocking_send(encoding.encode(&mut writer, claimed))
-                .is_ok()
-    };
+    leave_cores_to_vcpus();
+    let mut encoder = Encoder::new(encoding.clone());
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Pass { pages, done } => {
+                encoder.begin_pass();
                 for chunk in pages.chunks(CHUNK_PAGES) {
                     let claimed = encoding.claim(|pages| {
                         chunk
@@ -238,7 +153,7 @@ fn encode_jobs(
                             .filter(|page| pages.claim(*page))
                             .collect()
                     });
-                    if stop.load(Ordering::Relaxed) || !send(&claimed) {
+                    if !send(&mut encoder, &claimed, Purpose::Pass, frames, stop) {
                         return;
                     }
                 }
@@ -249,12 +164,43 @@ fn encode_jobs(
                 if claimed.is_empty() {
                     break;
                 }
-                if stop.load(Ordering::Relaxed) || !send(&claimed) {
+                if !send(&mut encoder, &claimed, Purpose::Push, frames, stop) {
                     return;
                 }
             },
         }
     }
+}
+
+/// Where there are not enough cores, a vCPU that has work gets three times what an encoder gets.
+fn leave_cores_to_vcpus() {
+    const NICENESS: i32 = 5;
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!("encoders compete with vCPUs: {error}");
+    }
+}
+
+/// Encodes and queues a chunk, if there is anything in it. False: this stream is over.
+fn send(
+    encoder: &mut Encoder,
+    claimed: &[(PageIndex, Version)],
+    purpose: Purpose,
+    frames: &mpsc::Sender<Vec<u8>>,
+    stop: &AtomicBool,
+) -> bool {
+    if claimed.is_empty() {
+        return true;
+    }
+    let frame = encoder.encode(claimed, purpose);
+    if stop.load(Ordering::Relaxed) {
+        return false;
+    }
+    let (cost, queued) = (frame.cost(), Instant::now());
+    if frames.blocking_send(frame.bytes).is_err() {
+        return false;
+    }
+    encoder.shared().took(&cost, queued.elapsed());
+    true
 }
 
 async fn write_frames(

@@ -21,10 +21,10 @@ use tokio::task::block_in_place;
 
 use super::{Attempt, Ended, Failure, answers, bulk::Bulk, link::Link};
 use crate::{
-    control::types::Outcome,
+    control::types::{Outcome, Part},
     migrate::observer::{AbortOnDrop, Observer},
     process::published,
-    report::{Downtime, DowntimeSource, FaultLatency, Postcopy, Status, Verify},
+    report::{self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, Verify},
     transport::frames::LinkError,
 };
 
@@ -270,7 +270,10 @@ impl Attempt {
     fn start_push(&self, bulk: &Bulk) {
         let layout = self.machine.vm.memory().layout();
         let missing = self.pending.iter();
-        let order = block_in_place(|| self.machine.probing.needed_first(layout, missing));
+        let order = match self.uses(Part::Probes) {
+            true => block_in_place(|| self.machine.probing.needed_first(layout, missing)),
+            false => missing.collect(),
+        };
         self.lock_pages().set_push_order(order);
         bulk.push();
     }
@@ -456,7 +459,15 @@ impl Attempt {
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         self.report.codec.zero = load(&self.counters.zero);
         self.report.codec.rle = load(&self.counters.rle);
+        self.report.codec.delta = load(&self.counters.delta);
+        self.report.codec.reference = load(&self.counters.reference);
+        self.report.codec.zstd = load(&self.counters.zstd);
         self.report.codec.raw = load(&self.counters.raw);
+        self.report.encoding = report::Encoding {
+            plain_bytes: load(&self.counters.plain_bytes),
+            encoded_bytes: self.counters.encoded_bytes(),
+            busy_ms: load(&self.counters.busy_ns) as f64 / 1e6,
+        };
         self.report.ram.zero_pages = self.report.codec.zero;
         self.report.ram.sent_pages = self.counters.pages();
         self.report.ram.sent_logical_bytes = self.counters.pages() * PAGE_SIZE as u64;

@@ -9,7 +9,11 @@ use me2_wire::{
     message::{self, Hello, Purpose, ToDestination, ToSource},
 };
 
-use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk};
+use super::{
+    super::{PRIORITY_CONTROL, observer::AbortOnDrop},
+    Attempt, Failure,
+    bulk::Bulk,
+};
 use crate::{
     identity::TrustStore,
     transport::{
@@ -106,11 +110,37 @@ impl Attempt {
     }
 }
 
+/// How often the send window follows the congestion window.
+const WINDOW_INTERVAL: Duration = Duration::from_millis(20);
+/// Congestion windows that may be sent or wait to be sent. One is on its way; the other is what the
+/// next acknowledgements let go. More would only age in the queue.
+const WINDOWS: u64 = 2;
+/// The least: while the congestion window is still small.
+const WINDOW_BYTES_MIN: u64 = 1 << 20;
+/// The most, in every phase: what one stream may have under way.
+const WINDOW_BYTES_MAX: u64 = 32 << 20;
+
+/// Lets as much wait in the connection as its congestion window explains, until dropped: encoders
+/// feel the link's pace soon, and pages are not old when they leave.
+pub fn keep_window(connection: quinn::Connection) -> AbortOnDrop {
+    AbortOnDrop(tokio::spawn(async move {
+        let mut interval = tokio::time::interval(WINDOW_INTERVAL);
+        let mut window = 0;
+        loop {
+            interval.tick().await;
+            let wanted =
+                (WINDOWS * connection.stats().path.cwnd).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+            if wanted != window {
+                window = wanted;
+                connection.set_send_window(window);
+            }
+        }
+    }))
+}
+
 /// The least that may be under way in post-copy, in bytes: below it, waking up for every
 /// acknowledgement costs more than the queue does.
 const POSTCOPY_WINDOW_BYTES_MIN: u64 = 1 << 20;
-/// The most: as in the phases before.
-const POSTCOPY_WINDOW_BYTES_MAX: u64 = 32 << 20;
 /// Rate of a link on which nothing was sent yet, in bytes a second: 10 Gbit/s.
 const RATE_UNKNOWN: f64 = 1.25e9;
 
@@ -120,8 +150,7 @@ impl Link {
     pub fn shorten_queue(&self, rate: f64) {
         let rate = if rate > 0.0 { rate } else { RATE_UNKNOWN };
         let window = 2.0 * rate * self.round_trip.as_secs_f64();
-        self.connection.set_send_window(
-            (window as u64).clamp(POSTCOPY_WINDOW_BYTES_MIN, POSTCOPY_WINDOW_BYTES_MAX),
-        );
+        self.connection
+            .set_send_window((window as u64).clamp(POSTCOPY_WINDOW_BYTES_MIN, WINDOW_BYTES_MAX));
     }
 }

@@ -1,0 +1,355 @@
+//! From claimed pages to a frame: one snapshot of each page, which is then compared with what the
+//! destination has, encoded, and compressed as far as it pays.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use me2_engine::{
+    compression::{Chooser, EncodedChunk},
+    source::SourcePages,
+};
+use me2_wire::{
+    PAGE_SIZE, PageIndex, Version, ZERO_PAGE_HASH, is_zero_page,
+    page::{Base, ChunkCounts, ChunkWriter, CodecSet, Compression, Source},
+    page_hash, page_identity,
+};
+
+use super::{super::Machine, sent::SentPages};
+use crate::control::types::{CodecChoice, MigrateRequest, Part};
+
+/// Contents that an encoder remembers within a pass, to find duplicates.
+const IDENTITIES_MAX: usize = 1 << 18;
+
+/// What was sent, over all streams.
+#[derive(Debug, Default)]
+pub struct SendCounters {
+    /// Pages by their encoding; those in compressed chunks that have no better one as `zstd`.
+    pub zero: AtomicU64,
+    pub rle: AtomicU64,
+    pub delta: AtomicU64,
+    pub reference: AtomicU64,
+    pub zstd: AtomicU64,
+    pub raw: AtomicU64,
+    /// Frames, as they travel.
+    pub encoded_bytes: AtomicU64,
+    /// Before compression.
+    pub plain_bytes: AtomicU64,
+    /// Time of all encoders together.
+    pub busy_ns: AtomicU64,
+}
+
+impl SendCounters {
+    /// Page records so far.
+    pub fn pages(&self) -> u64 {
+        [
+            &self.zero,
+            &self.rle,
+            &self.delta,
+            &self.reference,
+            &self.zstd,
+            &self.raw,
+        ]
+        .iter()
+        .map(|count| count.load(Ordering::Relaxed))
+        .sum()
+    }
+
+    /// Bytes of frames so far.
+    pub fn encoded_bytes(&self) -> u64 {
+        self.encoded_bytes.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, counts: &ChunkCounts, frame: &EncodedFrame) {
+        let add = |counter: &AtomicU64, value| _ = counter.fetch_add(value, Ordering::Relaxed);
+        add(&self.zero, counts.zero);
+        add(&self.delta, counts.delta);
+        add(&self.reference, counts.reference);
+        if frame.is_compressed {
+            add(&self.zstd, counts.rle + counts.raw);
+        } else {
+            add(&self.rle, counts.rle);
+            add(&self.raw, counts.raw);
+        }
+        add(&self.encoded_bytes, frame.bytes.len() as u64);
+        add(&self.plain_bytes, frame.plain_bytes);
+        add(&self.busy_ns, frame.busy.as_nanos() as u64);
+    }
+}
+
+/// Which parts of the encoding are on: all, but for comparisons.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts {
+    codecs: CodecSet,
+    delta: bool,
+    duplicates: bool,
+    compression: Option<Compression>,
+}
+
+impl Parts {
+    /// By what a request asks for.
+    pub fn of(request: &MigrateRequest) -> Self {
+        let has = |part| !request.without.contains(&part);
+        let fixed = |level| Some(Compression::Zstd { level });
+        let is_raw = request.codec == CodecChoice::Raw;
+        Self {
+            codecs: CodecSet {
+                zero: has(Part::Zero) && !is_raw,
+                rle: has(Part::Rle) && !is_raw,
+            },
+            delta: has(Part::Delta) && !is_raw,
+            duplicates: has(Part::Duplicates) && !is_raw,
+            compression: match request.codec {
+                _ if !has(Part::Zstd) => Some(Compression::None),
+                CodecChoice::Auto if has(Part::Adaptive) => None,
+                CodecChoice::Auto => fixed(1),
+                CodecChoice::Zstd(level) => fixed(level),
+                CodecChoice::Rle | CodecChoice::Raw => Some(Compression::None),
+            },
+        }
+    }
+}
+
+/// What encoders share.
+#[derive(Clone)]
+pub struct Encoding {
+    pub machine: Arc<Machine>,
+    pub pages: Arc<Mutex<SourcePages>>,
+    pub sent: Arc<SentPages>,
+    pub counters: Arc<SendCounters>,
+    pub chooser: Arc<Mutex<Chooser>>,
+    pub parts: Parts,
+    /// The moment that the chooser counts from.
+    pub begun: Instant,
+    /// The connection that it encodes for.
+    pub generation: u64,
+}
+
+impl Encoding {
+    /// Claims pages by `claim`; none once the connection has been replaced.
+    pub fn claim(
+        &self,
+        claim: impl FnOnce(&mut SourcePages) -> Vec<PageIndex>,
+    ) -> Vec<(PageIndex, Version)> {
+        let mut pages = self.pages.lock().expect("no panics under this lock");
+        if pages.generation() != self.generation {
+            return Vec::new();
+        }
+        let claimed = claim(&mut pages);
+        claimed
+            .into_iter()
+            .map(|page| (page, pages.version_of(page)))
+            .collect()
+    }
+
+    /// Notes how long the link made an encoder wait for a frame to be taken: so the effort that
+    /// pays is found.
+    pub fn took(&self, frame: &FrameCost, waiting: Duration) {
+        let chunk = EncodedChunk {
+            compression: frame.compression,
+            plain_bytes: frame.plain_bytes,
+            wire_bytes: frame.wire_bytes,
+            busy: frame.busy,
+            waiting,
+        };
+        self.lock_chooser().encoded(&chunk, self.begun.elapsed());
+    }
+
+    fn compression(&self, purpose: Purpose) -> Compression {
+        match (self.parts.compression, purpose) {
+            (Some(fixed), _) => fixed,
+            (None, Purpose::Pass | Purpose::Push) => self.lock_chooser().choose(),
+            (None, Purpose::Urgent) => self.lock_chooser().best(),
+        }
+    }
+
+    fn lock_chooser(&self) -> std::sync::MutexGuard<'_, Chooser> {
+        self.chooser.lock().expect("no panics under this lock")
+    }
+}
+
+/// Why pages are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A pass while the VM runs here: there may be a next version of the page.
+    Pass,
+    /// Missing pages after the handover, on a bulk stream.
+    Push,
+    /// What somebody waits for: the handover, and answers to faults.
+    Urgent,
+}
+
+/// A frame, ready for a stream.
+pub struct EncodedFrame {
+    pub bytes: Vec<u8>,
+    pub is_compressed: bool,
+    compression: Compression,
+    plain_bytes: u64,
+    busy: Duration,
+}
+
+/// What a frame cost, kept when its bytes have gone.
+pub struct FrameCost {
+    compression: Compression,
+    plain_bytes: u64,
+    wire_bytes: u64,
+    busy: Duration,
+}
+
+impl EncodedFrame {
+    /// What it cost.
+    pub fn cost(&self) -> FrameCost {
+        FrameCost {
+            compression: self.compression,
+            plain_bytes: self.plain_bytes,
+            wire_bytes: self.bytes.len() as u64,
+            busy: self.busy,
+        }
+    }
+}
+
+/// Encodes for one stream, or for several that nothing is expected to be in order on.
+pub struct Encoder {
+    encoding: Encoding,
+    writer: ChunkWriter,
+    /// Contents sent in this pass on this stream, which the destination will have read by the
+    /// time that it reads what is encoded now.
+    known: HashMap<u128, Source>,
+    snapshot: Box<[u8; PAGE_SIZE]>,
+    base: Box<[u8; PAGE_SIZE]>,
+}
+
+impl Encoder {
+    /// An encoder with buffers of its own.
+    pub fn new(encoding: Encoding) -> Self {
+        Self {
+            writer: ChunkWriter::with_codecs(encoding.parts.codecs),
+            encoding,
+            known: HashMap::new(),
+            snapshot: Box::new([0; PAGE_SIZE]),
+            base: Box::new([0; PAGE_SIZE]),
+        }
+    }
+
+    /// What it shares with others.
+    pub fn shared(&self) -> &Encoding {
+        &self.encoding
+    }
+
+    /// A pass begins: contents of the one before are known no more, since newer versions replace
+    /// them.
+    pub fn begin_pass(&mut self) {
+        self.known.clear();
+    }
+
+    /// Reads and encodes claimed pages, at most a chunk of them and at least one. Each page is
+    /// copied out once, then hashed and encoded: the guest may be writing it.
+    pub fn encode(&mut self, claimed: &[(PageIndex, Version)], purpose: Purpose) -> EncodedFrame {
+        let begun = Instant::now();
+        let compression = self.encoding.compression(purpose);
+        if purpose != Purpose::Pass {
+            // Only what is in the same chunk is sure to be there when it is read.
+            self.known.clear();
+        }
+        let mut hashes = Vec::with_capacity(claimed.len());
+        for (page, version) in claimed {
+            hashes.push(self.push(*page, *version, purpose));
+        }
+        let counts = self.writer.counts();
+        let chunk = self.writer.take_frame(compression);
+        let frame = EncodedFrame {
+            bytes: chunk.bytes,
+            is_compressed: chunk.is_compressed,
+            compression,
+            plain_bytes: chunk.plain_bytes as u64,
+            busy: begun.elapsed(),
+        };
+        self.encoding.counters.count(&counts, &frame);
+        let mut pages = self
+            .encoding
+            .pages
+            .lock()
+            .expect("no panics under this lock");
+        for ((page, _), hash) in claimed.iter().zip(hashes) {
+            pages.sent(*page, hash);
+        }
+        frame
+    }
+
+    /// Encodes one page; gives its hash.
+    fn push(&mut self, page: PageIndex, version: Version, purpose: Purpose) -> u64 {
+        let machine = &self.encoding.machine;
+        machine.vm.memory().read_page(page, &mut self.snapshot);
+        let parts = self.encoding.parts;
+        let is_zero = parts.codecs.zero && is_zero_page(&self.snapshot);
+        let hash = match parts.duplicates && !is_zero {
+            true => page_identity(&self.snapshot),
+            false if is_zero => u128::from(ZERO_PAGE_HASH),
+            false => u128::from(page_hash(&self.snapshot)),
+        };
+        let identity = (parts.duplicates && !is_zero).then_some(hash);
+        // The lower half of an identity is the page's hash.
+        let hash = hash as u64;
+        match identity.and_then(|identity| self.find_duplicate(identity, page, version)) {
+            Some(source) => {
+                self.writer.push_reference(page, version, source, hash);
+            }
+            None => {
+                let base_version = match parts.delta && !is_zero {
+                    true => self.encoding.sent.read(page, &mut self.base),
+                    false => None,
+                };
+                let base = base_version.map(|version| Base {
+                    version,
+                    content: &self.base,
+                });
+                self.writer
+                    .push_hashed(page, version, &self.snapshot, base, hash);
+            }
+        }
+        if parts.delta && purpose == Purpose::Pass {
+            self.keep(page, version, is_zero);
+        }
+        hash
+    }
+
+    /// Another page with the same content that this stream has carried.
+    fn find_duplicate(
+        &mut self,
+        identity: u128,
+        page: PageIndex,
+        version: Version,
+    ) -> Option<Source> {
+        if let Some(source) = self.known.get(&identity) {
+            return Some(*source);
+        }
+        if self.known.len() < IDENTITIES_MAX {
+            self.known.insert(identity, Source { page, version });
+        }
+        None
+    }
+
+    /// Keeps what is sent of a page that is likely to be written again.
+    fn keep(&mut self, page: PageIndex, version: Version, is_zero: bool) {
+        let sent = &self.encoding.sent;
+        let machine = &self.encoding.machine;
+        let is_again = sent.has(page);
+        let may_change = version > FIRST_VERSION
+            || machine
+                .probing
+                .is_recently_written(machine.vm.memory().layout(), page);
+        if !is_zero && (is_again || may_change) {
+            sent.keep(page, version, &self.snapshot);
+        } else if is_again {
+            sent.forget(page);
+        }
+    }
+}
+
+/// The version of the first pass: whatever is sent in a later one has changed meanwhile.
+const FIRST_VERSION: Version = 1;
