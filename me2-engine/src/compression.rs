@@ -41,20 +41,23 @@ struct Measured {
 /// Where the choice begins, while nothing is known: the middle.
 const FIRST: usize = 3;
 /// Rate that a link is taken to have while nothing is known, in bytes a second.
-const LINK_RATE_FIRST: f64 = 50e6;
+const LINK_RATE_FIRST: f64 = 250e6;
 /// Weight of a new measurement.
 const NEW: f64 = 0.2;
 /// A chunk with less in it says nothing about speed.
 const CHUNK_BYTES_MIN: u64 = 64 << 10;
 /// The link is judged over at least this time, and so many chunks.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(25);
 const WINDOW_CHUNKS_MIN: u32 = 4;
 /// From this share of waiting on, what went through is what the link takes.
 const WAITING_MUCH: f64 = 0.15;
 /// Below this share of waiting the link takes more than it gets.
 const WAITING_LITTLE: f64 = 0.03;
-/// What it is taken to take then, and how much more from window to window.
-const RATE_GROWTH: f64 = 1.1;
+/// How much more it is taken to take then, from window to window: while its rate was never seen
+/// (the most), just after it was seen, and how the latter grows into the former again.
+const GROWTH_MAX: f64 = 2.0;
+const GROWTH_MIN: f64 = 1.02;
+const GROWTH_OF_GROWTH: f64 = 1.15;
 /// A neighbour of the best is tried in one of so many chunks, unless it was measured lately.
 const TRY_EVERY_CHUNKS: u64 = 48;
 const MEASURED_LATELY_CHUNKS: u64 = 256;
@@ -68,6 +71,7 @@ pub struct Chooser {
     best: usize,
     /// Bytes a second.
     link_rate: f64,
+    growth: f64,
     chunks: u64,
     window: Window,
 }
@@ -122,6 +126,7 @@ impl Chooser {
             encoders: encoders.max(1) as f64,
             best: FIRST,
             link_rate: LINK_RATE_FIRST,
+            growth: GROWTH_MAX,
             chunks: 0,
             window: Window::new(Duration::ZERO),
         }
@@ -210,8 +215,10 @@ impl Chooser {
         let share = waiting / (busy + waiting).max(f64::MIN_POSITIVE);
         if share >= WAITING_MUCH {
             self.link_rate = (self.link_rate + rate) / 2.0;
+            self.growth = GROWTH_MIN;
         } else if share <= WAITING_LITTLE {
-            self.link_rate = (self.link_rate * RATE_GROWTH).max(rate * RATE_GROWTH);
+            self.link_rate = self.link_rate.max(rate) * self.growth;
+            self.growth = (1.0 + (self.growth - 1.0) * GROWTH_OF_GROWTH).min(GROWTH_MAX);
         } else {
             self.link_rate = self.link_rate.max(rate);
         }
@@ -357,8 +364,10 @@ mod tests {
                         link_rate,
                     };
                     let mut chooser = Chooser::new(2);
-                    let took = world.run(&mut chooser, 2000, 0.0);
-                    let best = world.best_fixed(&chooser, 2000);
+                    // Two seconds' worth: it takes some windows to know the link.
+                    let chunks = (2.0 / world.best_fixed(&chooser, 1)).max(100.0) as usize;
+                    let took = world.run(&mut chooser, chunks, 0.0);
+                    let best = world.best_fixed(&chooser, chunks);
                     assert!(
                         took < best / 0.93,
                         "{compresses} {slowness} {link_rate}: {took} s, best {best} s"

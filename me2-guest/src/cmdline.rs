@@ -1,9 +1,11 @@
-//! The command line, and the settings that follow from it and from the memory's size.
+//! The command line.
 
 use core::fmt;
 
+use crate::CPUS_MAX;
+use crate::churn::Freed;
 use crate::pace::RATE_MAX;
-use crate::{CPUS_MAX, PAGE_SIZE};
+use crate::rewrite::Order;
 
 /// What the guest does once its memory is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +14,14 @@ pub enum Workload {
     Idle,
     /// Gets and sets on a hash table.
     Kv,
+    /// Small records, rewritten.
+    Rewrite,
+    /// A large buffer, written in order.
+    Stream,
+    /// Blocks of pages, allocated and freed.
+    Churn,
+    /// A walk over a large working set.
+    Graph,
 }
 
 impl Workload {
@@ -20,8 +30,33 @@ impl Workload {
         match self {
             Self::Idle => "idle",
             Self::Kv => "kv",
+            Self::Rewrite => "rewrite",
+            Self::Stream => "stream",
+            Self::Churn => "churn",
+            Self::Graph => "graph",
         }
     }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let all = [
+            Self::Idle,
+            Self::Kv,
+            Self::Rewrite,
+            Self::Stream,
+            Self::Churn,
+            Self::Graph,
+        ];
+        all.into_iter().find(|workload| workload.name() == name)
+    }
+}
+
+/// How much memory holds contents, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// This many bytes of free memory.
+    Bytes(u64),
+    /// The memory that the module is in.
+    Module,
 }
 
 /// What was asked for; `None` where the default depends on the machine or on other options.
@@ -29,14 +64,18 @@ impl Workload {
 pub struct Options {
     /// `workload=`
     pub workload: Workload,
-    /// `fill=`, bytes
-    pub fill: Option<u64>,
+    /// `fill=`
+    pub fill: Option<Fill>,
     /// `hot=`, bytes
     pub hot: Option<u64>,
     /// `rate=`, operations per second over all CPUs; 0 is full speed
     pub rate: u64,
     /// `writes=`, percent
     pub writes: u64,
+    /// `order=`, of `rewrite`
+    pub order: Order,
+    /// `freed=`, of `churn`
+    pub freed: Freed,
     /// `scan=`, pages per second over all CPUs
     pub scan: Option<u64>,
     /// `seed=`
@@ -60,6 +99,8 @@ impl Options {
             hot: None,
             rate: 20_000,
             writes: 50,
+            order: Order::Sequence,
+            freed: Freed::Kept,
             scan: None,
             seed: 1,
             cpus: None,
@@ -83,13 +124,13 @@ impl Options {
         };
         match key {
             "workload" => {
-                self.workload = match value {
-                    "idle" => Workload::Idle,
-                    "kv" => Workload::Kv,
-                    _ => return Err(bad("idle or kv")),
-                }
+                self.workload = Workload::of_name(value).ok_or(bad(WORKLOADS))?;
             }
-            "fill" => self.fill = Some(size(value, FILL_MIN).ok_or(bad(FILL_WANTED))?),
+            "fill" if value == "module" => self.fill = Some(Fill::Module),
+            "fill" => {
+                let bytes = size(value, FILL_MIN).ok_or(bad(FILL_WANTED))?;
+                self.fill = Some(Fill::Bytes(bytes));
+            }
             "hot" => self.hot = Some(size(value, HOT_MIN).ok_or(bad(HOT_WANTED))?),
             "rate" => {
                 self.rate = number(
@@ -98,6 +139,20 @@ impl Options {
                 )?
             }
             "writes" => self.writes = number(0..=100, "percent, 0 to 100")?,
+            "order" => {
+                self.order = match value {
+                    "sequence" => Order::Sequence,
+                    "uniform" => Order::Uniform,
+                    _ => return Err(bad("sequence or uniform")),
+                }
+            }
+            "freed" => {
+                self.freed = match value {
+                    "kept" => Freed::Kept,
+                    "zeroed" => Freed::Zeroed,
+                    _ => return Err(bad("kept or zeroed")),
+                }
+            }
             "scan" => self.scan = Some(number(0..=RATE_MAX, "pages per second, 0 to 1000000000")?),
             "seed" => self.seed = number(0..=u64::MAX, "a number")?,
             "cpus" => self.cpus = Some(number(1..=CPUS_MAX as u64, "1 to 8")? as usize),
@@ -131,80 +186,15 @@ impl fmt::Display for BadOption<'_> {
     }
 }
 
-/// How much memory takes part; whole pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// Pages that hold contents.
-    pub fill_pages: u64,
-    /// Those of them that the hash table is in; 0 if the workload has none.
-    pub hot_pages: u64,
-}
-
-impl Sizes {
-    /// The sizes for a machine with `ram_pages` of memory. Whether the fill finds room beside the guest
-    /// itself is for the one who places it to say.
-    pub fn resolve(options: &Options, ram_pages: u64) -> Result<Self, BadSize> {
-        let half = ram_pages * PAGE_SIZE / 2;
-        let fill = options.fill.unwrap_or(FILL_DEFAULT.min(half));
-        if fill < FILL_MIN {
-            return Err(BadSize::TooLittleRam {
-                ram: ram_pages * PAGE_SIZE,
-            });
-        }
-        let hot = options.hot.unwrap_or(HOT_DEFAULT.min(fill / 2));
-        if hot > fill {
-            return Err(BadSize::HotAboveFill { hot, fill });
-        }
-        let hot_pages = match options.workload {
-            Workload::Kv => hot / PAGE_SIZE,
-            Workload::Idle => 0,
-        };
-        Ok(Self {
-            fill_pages: fill / PAGE_SIZE,
-            hot_pages,
-        })
-    }
-}
-
-/// Sizes that do not go together; all in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadSize {
-    /// The machine is too small for any fill.
-    TooLittleRam {
-        /// What the machine has.
-        ram: u64,
-    },
-    /// More is to be hot than there is.
-    HotAboveFill {
-        /// `hot=`
-        hot: u64,
-        /// `fill=` or its default
-        fill: u64,
-    },
-}
-
-impl fmt::Display for BadSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLittleRam { ram } => {
-                write!(f, "{ram} bytes of RAM are too few, give the machine more")
-            }
-            Self::HotAboveFill { hot, fill } => {
-                write!(f, "hot={hot} is more than fill={fill} (bytes)")
-            }
-        }
-    }
-}
-
-const FILL_DEFAULT: u64 = 256 << 20;
-const HOT_DEFAULT: u64 = 32 << 20;
-// Enough for each of 8 CPUs to have pages and buckets of its own.
-const FILL_MIN: u64 = 1 << 20;
+/// Enough for each of 8 CPUs to have pages and buckets of its own.
+pub const FILL_MIN: u64 = 1 << 20;
 const HOT_MIN: u64 = 64 << 10;
-const FILL_WANTED: &str = "a size with K, M or G, at least 1M";
+const FILL_WANTED: &str = "module, or a size with K, M or G, at least 1M";
+const WORKLOADS: &str = "idle, kv, rewrite, stream, churn or graph";
 const HOT_WANTED: &str = "a size with K, M or G, at least 64K";
 const MS_MAX: u64 = 1_000_000_000;
-const KEYS: &str = "workload fill hot rate writes scan seed cpus tsc_khz corrupt_ms run_ms";
+const KEYS: &str =
+    "workload fill hot rate writes order freed scan seed cpus tsc_khz corrupt_ms run_ms";
 
 /// Digits alone: `parse` would also take a sign.
 fn decimal(text: &str) -> Option<u64> {
@@ -239,14 +229,16 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let options = parse(
-            "workload=idle fill=2G hot=64M rate=0 writes=7 scan=9 seed=3 cpus=2 tsc_khz=2000000 corrupt_ms=5 run_ms=6",
+            "workload=idle fill=2G hot=64M rate=0 writes=7 order=uniform freed=zeroed scan=9 seed=3 cpus=2 tsc_khz=2000000 corrupt_ms=5 run_ms=6",
         );
         let expected = Options {
             workload: Workload::Idle,
-            fill: Some(2 << 30),
+            fill: Some(Fill::Bytes(2 << 30)),
             hot: Some(64 << 20),
             rate: 0,
             writes: 7,
+            order: Order::Uniform,
+            freed: Freed::Zeroed,
             scan: Some(9),
             seed: 3,
             cpus: Some(2),
@@ -285,6 +277,9 @@ mod tests {
             "rate=x",
             "rate=+1",
             "rate=1000000001",
+            "fill=modules",
+            "order=",
+            "freed=no",
             "writes=101",
             "cpus=0",
             "cpus=9",
@@ -317,30 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn sizes_follow_the_machine() {
-        let sizes = |text: &str, ram: u64| Sizes::resolve(&parse(text), ram / PAGE_SIZE);
-        let roomy = Sizes {
-            fill_pages: 65_536,
-            hot_pages: 8_192,
-        };
-        assert_eq!(sizes("", 1 << 30), Ok(roomy));
-        let tight = Sizes {
-            fill_pages: 8_192,
-            hot_pages: 4_096,
-        };
-        assert_eq!(sizes("", 64 << 20), Ok(tight));
-        assert_eq!(
-            sizes("workload=idle", 1 << 30).map(|sizes| sizes.hot_pages),
-            Ok(0)
-        );
-        assert_eq!(
-            sizes("", 1 << 20),
-            Err(BadSize::TooLittleRam { ram: 1 << 20 })
-        );
-        let above = BadSize::HotAboveFill {
-            hot: 2 << 20,
-            fill: 1 << 20,
-        };
-        assert_eq!(sizes("fill=1M hot=2M", 1 << 30), Err(above));
+    fn every_workload_has_a_name() {
+        for name in ["idle", "kv", "rewrite", "stream", "churn", "graph"] {
+            assert!(WORKLOADS.contains(name));
+            let options = parse(&format!("workload={name}"));
+            assert_eq!(options.workload.name(), name);
+        }
     }
 }

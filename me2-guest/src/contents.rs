@@ -3,7 +3,8 @@
 //! All of it follows from the seed and the page's number alone.
 
 use crate::page::{BODY, PAGE_WORDS, Page};
-use crate::{Random, scatter};
+use crate::vary::Variation;
+use crate::{Random, generate, scatter};
 
 /// What a page is filled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,158 +45,95 @@ impl Kind {
     }
 }
 
+/// What pages are filled with.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// Contents made up by [`Kind`].
+    Generated,
+    /// These bytes instead, of which there are some, over and over: each time round another variation of them.
+    /// Pages that would be zero stay so.
+    Module(&'a [u8]),
+    /// What is in them already.
+    InPlace,
+}
+
 /// Where contents come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     /// The seed of everything that is generated.
     pub seed: u64,
-    /// Bytes to use instead, over and over; pages that would be zero stay so. Empty: none.
-    pub module: &'a [u8],
+    /// What pages are filled with.
+    pub origin: Origin<'a>,
+}
+
+/// What a page has after it was filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// Nothing.
+    Zero,
+    /// Contents; a stamp is still missing.
+    Contents,
 }
 
 impl Source<'_> {
     /// Writes the page with this number, all but the stamp.
-    pub fn fill(&self, page: &mut Page, number: u64) {
+    pub fn fill(&self, page: &mut Page, number: u64) -> Filled {
+        if let Origin::InPlace = self.origin {
+            let zero = page.iter().all(|word| *word == 0);
+            return if zero { Filled::Zero } else { Filled::Contents };
+        }
         page.fill(0);
-        let kind = Kind::of(self.seed, number);
         let body = &mut page[BODY..];
         let mut random = Random::new(self.seed.wrapping_add(scatter(number)));
-        match kind {
-            Kind::Zero => {}
-            _ if !self.module.is_empty() => {
-                let bytes = number.wrapping_mul((PAGE_WORDS - BODY) as u64 * 8);
-                self.copy_module(body, bytes);
+        match (Kind::of(self.seed, number), self.origin) {
+            (Kind::Zero, _) => return Filled::Zero,
+            (_, Origin::Module(module)) => {
+                let start = number.wrapping_mul(BODY_BYTES);
+                copy_round(body, module, start);
+                match start / module.len() as u64 {
+                    0 => {}
+                    round => Variation::new(self.seed ^ round).apply(body),
+                }
             }
-            Kind::Text => text(body, &mut random),
-            Kind::Structures => structures(body, &mut random),
-            Kind::Pointers => pointers(body, &mut random),
-            Kind::Random => body.fill_with(|| random.next()),
+            (Kind::Text, _) => generate::text(body, &mut random),
+            (Kind::Structures, _) => generate::structures(body, &mut random),
+            (Kind::Pointers, _) => generate::pointers(body, &mut random),
+            (Kind::Random, _) => body.fill_with(|| random.next()),
         }
+        Filled::Contents
     }
 
     /// Writes a value of the hash table: like a record of an application, some of it
     /// incompressible, most of it text.
     pub fn value(&self, value: &mut [u64], key: u64, version: u32) {
         let mut random = Random::new(self.seed ^ scatter(key).wrapping_add(u64::from(version)));
-        if self.module.is_empty() {
-            let (identity, words) = value.split_at_mut(value.len() / 3);
-            identity.fill_with(|| random.next());
-            words.fill_with(|| {
-                u64::from_le_bytes(*FIELDS[random.below(FIELDS.len() as u64) as usize])
-            });
-        } else {
-            self.copy_module(value, random.next());
+        if let Origin::Module(module) = self.origin {
+            return copy_round(value, module, random.next());
         }
+        let (identity, words) = value.split_at_mut(value.len() / 3);
+        identity.fill_with(|| random.next());
+        words.fill_with(|| u64::from_le_bytes(*FIELDS[random.below(FIELDS.len() as u64) as usize]));
     }
+}
 
-    fn copy_module(&self, words: &mut [u64], offset: u64) {
-        let mut rest = &self.module[(offset % self.module.len() as u64) as usize..];
-        for word in words {
-            let mut bytes = [0; 8];
+const BODY_BYTES: u64 = (PAGE_WORDS - BODY) as u64 * 8;
+
+/// Copies from this offset on, and from the beginning again after the end.
+fn copy_round(words: &mut [u64], module: &[u8], offset: u64) {
+    let mut rest = &module[(offset % module.len() as u64) as usize..];
+    for word in words {
+        let mut bytes = [0; 8];
+        if let Some((first, behind)) = rest.split_first_chunk() {
+            (bytes, rest) = (*first, behind);
+        } else {
             for byte in &mut bytes {
-                if rest.is_empty() {
-                    rest = self.module;
-                }
-                *byte = rest[0];
-                rest = &rest[1..];
+                let (first, behind) = rest.split_first().unwrap_or((&module[0], &module[1..]));
+                (*byte, rest) = (*first, behind);
             }
-            *word = u64::from_le_bytes(bytes);
         }
+        *word = u64::from_le_bytes(bytes);
     }
 }
-
-fn text(body: &mut [u64], random: &mut Random) {
-    let mut bytes = Bytes { words: body, at: 0 };
-    while bytes.put(WORDS[random.below(WORDS.len() as u64) as usize].as_bytes()) {
-        match random.below(12) {
-            0 => bytes.put(b".\n"),
-            1 => bytes.put(b"="),
-            2 => bytes.put(&digits(random.below(1_000_000))),
-            _ => bytes.put(b" "),
-        };
-    }
-}
-
-fn structures(body: &mut [u64], random: &mut Random) {
-    let first = random.below(1 << 20);
-    for (index, record) in body.chunks_mut(8).enumerate() {
-        // Two records in five are free.
-        if random.below(5) < 2 {
-            continue;
-        }
-        record[0] = first + index as u64;
-        if let [_, flags, link, .., count] = record {
-            *flags = 1 << random.below(6);
-            *link = HEAP + (random.below(1 << 16) << 6);
-            *count = random.below(4);
-        }
-    }
-}
-
-fn pointers(body: &mut [u64], random: &mut Random) {
-    let base = HEAP + (random.below(1 << 12) << 16);
-    for word in body {
-        *word = if random.below(8) == 0 {
-            0
-        } else {
-            base + (random.below(1 << 12) << 4)
-        };
-    }
-}
-
-/// Where the addresses in generated pages point: a process's heap.
-const HEAP: u64 = 0x7f3a_4000_0000;
-
-const WORDS: [&str; 48] = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "request",
-    "connection",
-    "from",
-    "server",
-    "client",
-    "error",
-    "warning",
-    "timeout",
-    "after",
-    "seconds",
-    "user",
-    "session",
-    "started",
-    "closed",
-    "id",
-    "is",
-    "not",
-    "found",
-    "memory",
-    "page",
-    "table",
-    "index",
-    "update",
-    "select",
-    "where",
-    "order",
-    "by",
-    "name",
-    "value",
-    "return",
-    "if",
-    "else",
-    "for",
-    "each",
-    "with",
-    "status",
-    "length",
-    "content",
-    "type",
-    "accept",
-    "encoding",
-    "host",
-    "keep-alive",
-];
 
 /// Text in pieces of eight, so that a value is quick to make again when it is checked.
 const FIELDS: [&[u8; 8]; 16] = [
@@ -217,38 +155,10 @@ const FIELDS: [&[u8; 8]; 16] = [
     b"null    ",
 ];
 
-fn digits(mut number: u64) -> [u8; 6] {
-    let mut digits = [b'0'; 6];
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    digits
-}
-
-/// Bytes laid into words in memory order.
-struct Bytes<'a> {
-    words: &'a mut [u64],
-    at: usize,
-}
-
-impl Bytes<'_> {
-    /// Appends as much of `text` as there is room for; false if it was not all.
-    fn put(&mut self, text: &[u8]) -> bool {
-        for byte in text {
-            let Some(word) = self.words.get_mut(self.at / 8) else {
-                return false;
-            };
-            *word |= u64::from(*byte) << (self.at % 8 * 8);
-            self.at += 1;
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::tests::generated;
 
     fn page(source: &Source<'_>, number: u64) -> Page {
         let mut page = [u64::MAX; PAGE_WORDS];
@@ -256,8 +166,11 @@ mod tests {
         page
     }
 
-    fn generated(seed: u64) -> Source<'static> {
-        Source { seed, module: &[] }
+    fn module(bytes: &[u8]) -> Source<'_> {
+        Source {
+            seed: 1,
+            origin: Origin::Module(bytes),
+        }
     }
 
     fn number_of(kind: Kind) -> u64 {
@@ -320,37 +233,48 @@ mod tests {
 
     #[test]
     fn a_module_goes_round_over_the_pages() {
-        let module: Vec<u8> = (0..100_003u32)
+        let bytes: Vec<u8> = (0..100_003u32)
             .map(|index| (index % 251) as u8 | 1)
             .collect();
-        let source = Source {
-            seed: 1,
-            module: &module,
-        };
-        let number = number_of(Kind::Text) + 1000 * u64::from(Kind::of(1, 1000) == Kind::Text);
-        let bytes: Vec<u8> = page(&source, number)[BODY..]
+        let source = module(&bytes);
+        // In the 24th page the module begins anew, from the 25th on it is another variation.
+        for number in (0..24).filter(|number| Kind::of(1, *number) != Kind::Zero) {
+            let start = number as usize * (PAGE_WORDS - BODY) * 8;
+            let expected: Vec<u8> = (start..start + 4072)
+                .map(|at| bytes[at % bytes.len()])
+                .collect();
+            assert_eq!(body_bytes(&page(&source, number)), expected, "{number}");
+        }
+        let zero = page(&source, number_of(Kind::Zero));
+        assert!(zero.iter().all(|word| *word == 0));
+    }
+
+    #[test]
+    fn a_module_is_another_one_each_time_round() {
+        let bytes: Vec<u8> = (0..509)
+            .flat_map(|word| scatter(word).to_le_bytes())
+            .collect();
+        let mut pages: Vec<Page> = (0..200)
+            .map(|number| page(&module(&bytes), number))
+            .filter(|page| page[BODY] != 0)
+            .collect();
+        let all = pages.len();
+        pages.sort_unstable();
+        pages.dedup();
+        assert!(all > 180 && pages.len() == all, "{} of {all}", pages.len());
+    }
+
+    #[test]
+    fn a_module_may_be_of_one_byte() {
+        let contents = page(&module(b"x"), 0);
+        assert_eq!(body_bytes(&contents), [b'x'; 4072]);
+    }
+
+    fn body_bytes(page: &Page) -> Vec<u8> {
+        page[BODY..]
             .iter()
             .flat_map(|word| word.to_le_bytes())
-            .collect();
-        let start = number as usize * (PAGE_WORDS - BODY) * 8;
-        let expected: Vec<u8> = (start..start + bytes.len())
-            .map(|at| module[at % module.len()])
-            .collect();
-        assert_eq!(bytes, expected);
-        assert!(
-            page(&source, number_of(Kind::Zero))
-                .iter()
-                .all(|word| *word == 0)
-        );
-        let tiny = Source {
-            seed: 1,
-            module: b"x",
-        };
-        assert!(
-            page(&tiny, number)[BODY..]
-                .iter()
-                .all(|word| *word == u64::from_le_bytes(*b"xxxxxxxx"))
-        );
+            .collect()
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use crate::contents::Source;
 use crate::page::{self, BODY, Check, Damage, PAGE_WORDS, Page};
 use crate::scatter;
+use crate::scattered::Scattered;
 use crate::share::{self, Failure, Pages};
 
 /// Words of a value: 104 bytes.
@@ -25,46 +26,38 @@ const KEYS_PER_BUCKET: u64 = 24;
 #[derive(Debug, Clone)]
 pub struct Table<'a> {
     source: Source<'a>,
-    buckets: u64,
-    /// Each bucket is somewhere in a stretch of its own of this many pages.
-    stride: u64,
+    buckets: Scattered,
 }
 
 impl<'a> Table<'a> {
     /// A table in `hot_pages` of the `pages` of a share. Neither is 0, and hot pages are not the more.
     pub fn new(source: Source<'a>, pages: u64, hot_pages: u64) -> Self {
-        assert!(
-            0 < hot_pages && hot_pages <= pages,
-            "the buckets are pages of the share"
-        );
         Self {
             source,
-            buckets: hot_pages,
-            stride: pages / hot_pages,
+            buckets: Scattered::new(source.seed, pages, hot_pages),
         }
     }
 
     /// The keys are 1 to this.
     pub fn keys(&self) -> u64 {
-        self.buckets * KEYS_PER_BUCKET
+        self.buckets.count() * KEYS_PER_BUCKET
     }
 
     /// Whether page `local` of the share is a bucket.
     pub fn is_bucket(&self, local: usize) -> bool {
-        let bucket = local as u64 / self.stride;
-        bucket < self.buckets && self.page_of(bucket) == local
+        self.buckets.contains(local)
     }
 
     /// Writes all buckets, with every key in its place.
     pub fn build(&self, pages: &mut impl Pages) {
-        for bucket in 0..self.buckets {
-            pages.page(self.page_of(bucket)).fill(0);
+        for bucket in 0..self.buckets.count() {
+            pages.page(self.buckets.page_of(bucket)).fill(0);
         }
         for key in 1..=self.keys() {
             self.insert(pages, key);
         }
-        for bucket in 0..self.buckets {
-            share::seal(pages, self.page_of(bucket));
+        for bucket in 0..self.buckets.count() {
+            share::seal(pages, self.buckets.page_of(bucket));
         }
     }
 
@@ -99,23 +92,18 @@ impl<'a> Table<'a> {
 
     /// The page of the share where a key's search begins.
     pub fn home_page(&self, key: u64) -> usize {
-        self.page_of(self.home(key))
+        self.buckets.page_of(self.home(key))
     }
 
     fn home(&self, key: u64) -> u64 {
-        scatter(key) % self.buckets
-    }
-
-    fn page_of(&self, bucket: u64) -> usize {
-        let within = scatter(self.source.seed ^ bucket.wrapping_mul(0x100_0001)) % self.stride;
-        (bucket * self.stride + within) as usize
+        scatter(key) % self.buckets.count()
     }
 
     /// Finds a key, checking each page that it looks into.
     fn find(&self, pages: &mut impl Pages, key: u64) -> Result<Place, Failure> {
         let mut bucket = self.home(key);
-        for verified in 1..=self.buckets {
-            let local = self.page_of(bucket);
+        for verified in 1..=self.buckets.count() {
+            let local = self.buckets.page_of(bucket);
             share::verify(pages, local)?;
             match look(pages.page(local), key) {
                 Look::Found(slot) => {
@@ -126,7 +114,7 @@ impl<'a> Table<'a> {
                     });
                 }
                 Look::Absent => break,
-                Look::Full => bucket = (bucket + 1) % self.buckets,
+                Look::Full => bucket = (bucket + 1) % self.buckets.count(),
             }
         }
         let damage = Damage {
@@ -135,7 +123,7 @@ impl<'a> Table<'a> {
             found: 0,
         };
         Err(Failure {
-            address: pages.address(self.page_of(bucket)),
+            address: pages.address(self.buckets.page_of(bucket)),
             damage,
         })
     }
@@ -144,12 +132,12 @@ impl<'a> Table<'a> {
         let mut bucket = self.home(key);
         let slot = loop {
             // An empty slot has key 0.
-            match look(pages.page(self.page_of(bucket)), 0) {
+            match look(pages.page(self.buckets.page_of(bucket)), 0) {
                 Look::Found(slot) => break slot,
-                _ => bucket = (bucket + 1) % self.buckets,
+                _ => bucket = (bucket + 1) % self.buckets.count(),
             }
         };
-        let words = &mut pages.page(self.page_of(bucket))[slot..slot + SLOT_WORDS];
+        let words = &mut pages.page(self.buckets.page_of(bucket))[slot..slot + SLOT_WORDS];
         words[0] = key;
         words[1] = 1;
         self.source.value(&mut words[2..], key, 1);
@@ -184,17 +172,10 @@ fn look(page: &Page, key: u64) -> Look {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::share::tests::Memory;
+    use crate::share::tests::{Memory, generated};
 
     fn table(pages: u64, hot: u64) -> (Table<'static>, Memory) {
-        let table = Table::new(
-            Source {
-                seed: 3,
-                module: &[],
-            },
-            pages,
-            hot,
-        );
+        let table = Table::new(generated(3), pages, hot);
         let mut memory = Memory::new(pages as usize);
         table.build(&mut memory);
         (table, memory)
@@ -213,16 +194,6 @@ mod tests {
                 "page {local}"
             );
         }
-        // All pages may be hot.
-        let table = Table::new(
-            Source {
-                seed: 3,
-                module: &[],
-            },
-            50,
-            50,
-        );
-        assert!((0..50).all(|local| table.is_bucket(local)));
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! [`share::Pages`]; everything from there on is here, and runs on the host too, under test:
 //!
 //! - [`boot`]: the PVH start-info page and its tables
-//! - [`cmdline`]: the command line, and the settings that follow from it and from the memory's size
+//! - [`cmdline`], [`sizes`]: the command line, and how much memory takes part
 //! - [`ranges`]: which memory is free, and which page of the fill lies where
 //! - [`page`]: stamps: a page that tells whether it is what was written
 //! - [`contents`]: what real memory looks like
 //! - [`share`]: one processor's pages with the versions they must have
+//! - [`vary`]: contents like those of another page
+//! - [`scattered`]: a working set
 //! - [`kv`], [`zipf`]: the hash table and who asks it for what
+//! - [`rewrite`], [`stream`], [`churn`], [`graph`]: the other workloads
 //! - [`work`]: the loop body: what is due now, and when to come back
 //! - [`clock`], [`pace`], [`mod@line`]: time, rates and text
 //!
@@ -17,16 +20,25 @@
 
 #![cfg_attr(not(test), no_std)]
 
+mod block;
 pub mod boot;
+pub mod churn;
 pub mod clock;
 pub mod cmdline;
 pub mod contents;
+mod generate;
+pub mod graph;
 pub mod kv;
 pub mod line;
 pub mod pace;
 pub mod page;
 pub mod ranges;
+pub mod rewrite;
+pub mod scattered;
 pub mod share;
+pub mod sizes;
+pub mod stream;
+pub mod vary;
 pub mod work;
 pub mod zipf;
 

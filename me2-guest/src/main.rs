@@ -14,8 +14,9 @@ mod machine;
 use core::panic::PanicInfo;
 
 use me2_guest::CPUS_MAX;
-use me2_guest::cmdline::{Options, Sizes};
+use me2_guest::cmdline::Options;
 use me2_guest::ranges::Ranges;
+use me2_guest::sizes::Sizes;
 
 use crate::machine::clock::Clock;
 use crate::machine::cpu::{self, Exit};
@@ -38,8 +39,10 @@ fn first_cpu() -> ! {
     cpu::mask_legacy_interrupts();
     let boot = memory::read_boot_info();
     let options = Options::parse(boot.command_line).unwrap_or_else(|error| refuse!("{error}"));
-    let sizes =
-        Sizes::resolve(&options, boot.ram.pages()).unwrap_or_else(|error| refuse!("{error}"));
+    let mut module_pages = Ranges::new();
+    module_pages.add(boot.module.address, boot.module.end());
+    let sizes = Sizes::resolve(&options, boot.ram.pages(), module_pages.pages())
+        .unwrap_or_else(|error| refuse!("{error}"));
     let mut free = boot.ram;
     memory::reserve(&mut free, &boot);
     memory::map(&boot.ram, &mut free);
@@ -49,6 +52,7 @@ fn first_cpu() -> ! {
         options,
         sizes,
         module: boot.module,
+        module_pages,
         cpus,
         fill: free,
         versions: [0; CPUS_MAX],

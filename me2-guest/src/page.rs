@@ -23,7 +23,7 @@ pub enum Check {
     Checksum,
     /// Every word of a zero page.
     Zero,
-    /// A value of the hash table.
+    /// A value of the hash table, or the state of a block.
     Value,
 }
 
@@ -80,11 +80,16 @@ pub fn seal(page: &mut Page, address: u64, version: u32) {
 /// The checksum is carried forward by the difference, not computed anew: damage elsewhere in the page
 /// stays visible.
 pub fn replace(page: &mut Page, first: usize, words: &[u64], version: u32) {
-    assert!(first >= BODY, "the stamp is not part of the body");
+    replace_words(page, (first..).zip(words.iter().copied()), version);
+}
+
+/// Like [`replace`], for words anywhere: index (≥ [`BODY`]) and new value.
+pub fn replace_words(page: &mut Page, words: impl Iterator<Item = (usize, u64)>, version: u32) {
     let mut sum = page[2];
-    for (index, new) in (first..).zip(words) {
+    for (index, new) in words {
+        assert!(index >= BODY, "the stamp is not part of the body");
         sum = sum.wrapping_add(new.wrapping_sub(page[index]).wrapping_mul(WEIGHTS[index]));
-        page[index] = *new;
+        page[index] = new;
     }
     page[2] = sum;
     page[1] = u64::from(version);

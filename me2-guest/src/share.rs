@@ -1,6 +1,6 @@
 //! One CPU's share of the fill: its pages, and the versions they must have.
 
-use crate::contents::{Kind, Source};
+use crate::contents::{Filled, Source};
 use crate::page::{self, Damage, Page};
 
 /// Access to a share. Page `local` of CPU `c` of `n` is page `local * n + c` of the fill; no page is in
@@ -32,10 +32,9 @@ pub struct Failure {
 /// Fills a page with contents and stamps it; a page of zeros has version 0.
 pub fn fill(pages: &mut impl Pages, local: usize, source: &Source<'_>) {
     let number = pages.number(local);
-    source.fill(pages.page(local), number);
-    match Kind::of(source.seed, number) {
-        Kind::Zero => pages.set_version(local, 0),
-        _ => seal(pages, local),
+    match source.fill(pages.page(local), number) {
+        Filled::Zero => pages.set_version(local, 0),
+        Filled::Contents => seal(pages, local),
     }
 }
 
@@ -60,7 +59,8 @@ pub fn corrupt(pages: &mut impl Pages, local: usize) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::page::{Check, PAGE_WORDS};
+    use crate::contents::Origin;
+    use crate::page::{BODY, Check, PAGE_WORDS};
 
     /// A share in the test's own memory: CPU 1 of 2.
     pub(crate) struct Memory {
@@ -74,6 +74,22 @@ pub(crate) mod tests {
                 pages: vec![[u64::MAX; PAGE_WORDS]; count],
                 versions: vec![u32::MAX; count],
             }
+        }
+    }
+
+    /// A share with generated contents.
+    pub(crate) fn filled(count: usize) -> Memory {
+        let mut memory = Memory::new(count);
+        for local in 0..count {
+            fill(&mut memory, local, &generated(1));
+        }
+        memory
+    }
+
+    pub(crate) fn generated(seed: u64) -> Source<'static> {
+        Source {
+            seed,
+            origin: Origin::Generated,
         }
     }
 
@@ -101,10 +117,7 @@ pub(crate) mod tests {
     #[test]
     fn what_was_filled_verifies_until_it_is_corrupted() {
         let mut memory = Memory::new(200);
-        let source = Source {
-            seed: 4,
-            module: &[],
-        };
+        let source = generated(4);
         for local in 0..memory.count() {
             fill(&mut memory, local, &source);
         }
@@ -128,5 +141,23 @@ pub(crate) mod tests {
                 (memory.address(local), check)
             );
         }
+    }
+
+    #[test]
+    fn contents_in_place_are_kept_but_for_the_stamp() {
+        let mut memory = Memory::new(3);
+        memory.pages[1] = [0; PAGE_WORDS];
+        memory.pages[2][BODY..].fill(0);
+        let before = memory.pages.clone();
+        let source = Source {
+            seed: 4,
+            origin: Origin::InPlace,
+        };
+        for (local, before) in before.iter().enumerate() {
+            fill(&mut memory, local, &source);
+            assert_eq!(memory.pages[local][BODY..], before[BODY..]);
+            assert_eq!(verify(&mut memory, local), Ok(()));
+        }
+        assert_eq!(memory.versions, [1, 0, 1]);
     }
 }

@@ -1,11 +1,15 @@
 //! The loop body: what is due now, and when to come back.
 
 use crate::Random;
+use crate::churn::Churn;
 use crate::cmdline::{Options, Workload};
 use crate::contents::Source;
+use crate::graph::Graph;
 use crate::kv::Table;
 use crate::pace::Pacer;
+use crate::rewrite::Rewrite;
 use crate::share::{self, Failure, Pages};
+use crate::stream::Stream;
 use crate::zipf::Zipf;
 
 /// Operations and pages done in one go, before the clock is looked at again.
@@ -43,6 +47,10 @@ pub struct Worker<'a, P> {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of these for each CPU, and no heap to put it in"
+)]
 enum Task<'a> {
     Idle {
         looked_at: [usize; IDLE_PAGES],
@@ -54,6 +62,103 @@ enum Task<'a> {
         random: Random,
         writes: u64,
     },
+    Rewrite(Rewrite<'a>),
+    Stream(Stream),
+    Churn(Churn),
+    Graph(Graph),
+}
+
+impl<'a> Task<'a> {
+    /// Fills the pages for a workload that has `hot` of them, at least one.
+    fn fill(
+        pages: &mut impl Pages,
+        options: &Options,
+        source: Source<'a>,
+        hot: u64,
+        random: Random,
+    ) -> Self {
+        let count = pages.count();
+        if options.workload != Workload::Kv {
+            (0..count).for_each(|local| share::fill(pages, local, &source));
+        }
+        let (seed, all) = (source.seed, count as u64);
+        match options.workload {
+            Workload::Idle => Self::Idle {
+                looked_at: choose_stamped(pages),
+                next: 0,
+            },
+            Workload::Kv => {
+                let table = Table::new(source, all, hot);
+                for local in (0..count).filter(|local| !table.is_bucket(*local)) {
+                    share::fill(pages, local, &source);
+                }
+                table.build(pages);
+                Self::Kv {
+                    zipf: Zipf::new(table.keys()),
+                    table,
+                    random,
+                    writes: options.writes,
+                }
+            }
+            Workload::Rewrite => {
+                let mut rewrite = Rewrite::new(source, all, hot, options.order, random);
+                rewrite.build(pages);
+                Self::Rewrite(rewrite)
+            }
+            Workload::Stream => Self::Stream(Stream::new(seed, all, hot)),
+            Workload::Churn => {
+                let mut churn = Churn::new(seed, count, hot as usize, options.freed, random);
+                churn.build(pages);
+                Self::Churn(churn)
+            }
+            Workload::Graph => {
+                let mut graph = Graph::new(seed, all, hot, options.writes, random);
+                graph.build(pages);
+                Self::Graph(graph)
+            }
+        }
+    }
+
+    /// One operation; how many pages it checked.
+    fn operation(&mut self, pages: &mut impl Pages) -> Result<u64, Failure> {
+        match self {
+            Self::Idle { looked_at, next } => {
+                share::verify(pages, looked_at[*next])?;
+                *next = (*next + 1) % IDLE_PAGES;
+                Ok(1)
+            }
+            Self::Kv {
+                table,
+                zipf,
+                random,
+                writes,
+            } => {
+                let key = zipf.sample(random);
+                if random.below(100) < *writes {
+                    table.set(pages, key)
+                } else {
+                    table.get(pages, key)
+                }
+            }
+            Self::Rewrite(rewrite) => rewrite.write(pages),
+            Self::Stream(stream) => stream.write(pages),
+            Self::Churn(churn) => churn.step(pages),
+            Self::Graph(graph) => graph.visit(pages),
+        }
+    }
+
+    /// A page that will be looked at soon.
+    fn next_page(&mut self, pages: &mut impl Pages) -> usize {
+        match self {
+            Self::Idle { looked_at, .. } => looked_at[0],
+            Self::Kv { table, .. } => table.home_page(1),
+            Self::Rewrite(rewrite) => rewrite.next_page(),
+            Self::Stream(stream) => stream.next_page(),
+            // If that finds a failure, so will the next operation.
+            Self::Churn(churn) => churn.next_page(pages).unwrap_or(0),
+            Self::Graph(graph) => graph.next_page(),
+        }
+    }
 }
 
 impl<'a, P: Pages> Worker<'a, P> {
@@ -66,36 +171,13 @@ impl<'a, P: Pages> Worker<'a, P> {
         cpu: usize,
         cpus: usize,
     ) -> Self {
-        let count = pages.count();
-        let task = match options.workload {
-            Workload::Idle => {
-                (0..count).for_each(|local| share::fill(&mut pages, local, &source));
-                Task::Idle {
-                    looked_at: choose_stamped(&pages),
-                    next: 0,
-                }
-            }
-            Workload::Kv => {
-                let hot_pages = part(hot_pages, cpu, cpus).clamp(1, count as u64);
-                let table = Table::new(source, count as u64, hot_pages);
-                for local in (0..count).filter(|local| !table.is_bucket(*local)) {
-                    share::fill(&mut pages, local, &source);
-                }
-                table.build(&mut pages);
-                let zipf = Zipf::new(table.keys());
-                let random = Random::new(source.seed ^ ((cpu as u64 + 1) << 32));
-                Task::Kv {
-                    table,
-                    zipf,
-                    random,
-                    writes: options.writes,
-                }
-            }
-        };
+        let hot = part(hot_pages, cpu, cpus).clamp(1, pages.count() as u64);
+        let random = Random::new(source.seed ^ ((cpu as u64 + 1) << 32));
+        let task = Task::fill(&mut pages, options, source, hot, random);
         let (rate, scan) = match options.workload {
             Workload::Idle => (Some(IDLE_RATE), options.scan.unwrap_or(0)),
-            Workload::Kv if options.rate == 0 => (None, options.scan.unwrap_or(SCAN_DEFAULT)),
-            Workload::Kv => (
+            _ if options.rate == 0 => (None, options.scan.unwrap_or(SCAN_DEFAULT)),
+            _ => (
                 Some(part(options.rate, cpu, cpus)),
                 options.scan.unwrap_or(SCAN_DEFAULT),
             ),
@@ -125,10 +207,7 @@ impl<'a, P: Pages> Worker<'a, P> {
 
     /// Flips a bit in a page that will be looked at soon.
     pub fn corrupt(&mut self) {
-        let local = match &self.task {
-            Task::Idle { looked_at, .. } => looked_at[0],
-            Task::Kv { table, .. } => table.home_page(1),
-        };
+        let local = self.task.next_page(&mut self.pages);
         share::corrupt(&mut self.pages, local);
     }
 
@@ -155,26 +234,7 @@ impl<'a, P: Pages> Worker<'a, P> {
     }
 
     fn operation(&mut self) -> Result<(), Failure> {
-        let verified = match &mut self.task {
-            Task::Idle { looked_at, next } => {
-                share::verify(&mut self.pages, looked_at[*next])?;
-                *next = (*next + 1) % IDLE_PAGES;
-                1
-            }
-            Task::Kv {
-                table,
-                zipf,
-                random,
-                writes,
-            } => {
-                let key = zipf.sample(random);
-                if random.below(100) < *writes {
-                    table.set(&mut self.pages, key)?
-                } else {
-                    table.get(&mut self.pages, key)?
-                }
-            }
-        };
+        let verified = self.task.operation(&mut self.pages)?;
         self.counters.verified += verified;
         self.counters.operations += 1;
         Ok(())
@@ -200,21 +260,11 @@ fn choose_stamped(pages: &impl Pages) -> [usize; IDLE_PAGES] {
 mod tests {
     use super::*;
     use crate::page::Check;
-    use crate::share::tests::Memory;
+    use crate::share::tests::{Memory, generated};
 
     fn worker(text: &str) -> Worker<'static, Memory> {
         let options = Options::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        Worker::fill(
-            Memory::new(1000),
-            &options,
-            Source {
-                seed: 1,
-                module: &[],
-            },
-            200,
-            1,
-            2,
-        )
+        Worker::fill(Memory::new(1000), &options, generated(1), 200, 1, 2)
     }
 
     /// Runs for `span_ns` of its own time; how often it was called.
@@ -285,12 +335,36 @@ mod tests {
             "workload=idle",
             "rate=20000 writes=100 scan=0",
             "rate=20000 writes=0 scan=0",
+            "workload=rewrite scan=0",
+            "workload=rewrite order=uniform scan=0",
+            "workload=stream scan=0",
+            "workload=churn scan=0",
+            "workload=churn freed=zeroed scan=0",
+            "workload=graph scan=0",
+            "workload=graph writes=0 scan=0",
         ] {
             let mut worker = worker(text);
             run(&mut worker, 50_000_000).expect("nothing is wrong yet");
             worker.corrupt();
             let failure = run(&mut worker, 300_000_000).expect_err(text);
-            assert_eq!(failure.damage.check, Check::Checksum);
+            let zeroed = text.contains("zeroed") && failure.damage.check == Check::Zero;
+            assert!(failure.damage.check == Check::Checksum || zeroed, "{text}");
+            assert_eq!(worker.counters().errors, 1);
+        }
+    }
+
+    #[test]
+    fn every_workload_keeps_its_rate_and_leaves_no_error() {
+        for text in ["rewrite", "stream", "churn", "graph"] {
+            let mut worker = worker(&format!("workload={text} rate=10000"));
+            run(&mut worker, 2_000_000_000).expect(text);
+            let done = worker.counters();
+            let rate = done.operations / 2;
+            assert!((4_990..=5_000).contains(&rate), "{text}: {rate}");
+            assert!(done.verified >= done.operations + 990, "{text}");
+            for local in 0..worker.pages.count() {
+                share::verify(&mut worker.pages, local).expect(text);
+            }
         }
     }
 

@@ -7,10 +7,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::{ptr, slice};
 
 use me2_guest::boot::Extent;
-use me2_guest::cmdline::{Options, Sizes};
+use me2_guest::cmdline::{Fill, Options};
+use me2_guest::contents::{Origin, Source};
 use me2_guest::page::Page;
 use me2_guest::ranges::Ranges;
 use me2_guest::share::Pages;
+use me2_guest::sizes::Sizes;
 use me2_guest::work::part;
 use me2_guest::{CPUS_MAX, PAGE_SIZE};
 
@@ -22,15 +24,18 @@ pub(crate) struct Plan {
     pub(crate) sizes: Sizes,
     /// Bytes to fill with; size 0 if there are none.
     pub(crate) module: Extent,
+    /// The whole pages of it.
+    pub(crate) module_pages: Ranges,
     pub(crate) cpus: usize,
-    /// The pages to fill: the first of these.
+    /// The free memory; once placed, the pages to fill are the first of these.
     pub(crate) fill: Ranges,
     /// Each CPU's table of versions: the address.
     pub(crate) versions: [u64; CPUS_MAX],
 }
 
 impl Plan {
-    /// Takes the tables of versions out of the free memory, and checks that the rest holds the fill.
+    /// Takes the tables of versions out of the free memory, and checks that the rest holds the fill, or
+    /// that the fill is the module.
     pub(crate) fn place(mut self) -> Self {
         let pages = self.sizes.fill_pages;
         for cpu in 0..self.cpus {
@@ -40,6 +45,9 @@ impl Plan {
         let placed = self.versions[..self.cpus]
             .iter()
             .all(|address| *address != 0);
+        if placed && self.in_place() {
+            self.fill = self.module_pages;
+        }
         if !placed || self.fill.pages() < pages {
             let mib = |pages: u64| (pages * PAGE_SIZE) >> 20;
             refuse!(
@@ -67,14 +75,25 @@ impl Plan {
             .then(|| unsafe { (*PLAN.0.get()).assume_init_ref() })
     }
 
-    /// The module's bytes.
-    pub(crate) fn module_bytes(&self) -> &'static [u8] {
-        if self.module.size == 0 {
-            return &[];
+    /// Where contents come from.
+    pub(crate) fn source(&self) -> Source<'static> {
+        let origin = if self.in_place() {
+            Origin::InPlace
+        } else if self.module.size == 0 {
+            Origin::Generated
+        } else {
+            let start = ptr::with_exposed_provenance(self.module.address as usize);
+            // SAFETY: it lies in mapped RAM, and was taken out of what is written to: it is not the fill.
+            Origin::Module(unsafe { slice::from_raw_parts(start, self.module.size as usize) })
+        };
+        Source {
+            seed: self.options.seed,
+            origin,
         }
-        let start = ptr::with_exposed_provenance(self.module.address as usize);
-        // SAFETY: it lies in mapped RAM, and was taken out of what is written to.
-        unsafe { slice::from_raw_parts(start, self.module.size as usize) }
+    }
+
+    fn in_place(&self) -> bool {
+        self.options.fill == Some(Fill::Module)
     }
 
     /// The pages of one CPU. To be called once for each.

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use me2_guest::contents::Source;
 use me2_guest::share::Failure;
 use me2_guest::work::{Counters, Worker};
 
@@ -28,14 +27,10 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Fills the share of this CPU, waits for the others, and works until the machine ends.
 pub(crate) fn fill_and_run(cpu: usize, mut clock: Clock) -> ! {
     let plan = Plan::get().expect("there is a plan before there is work");
-    let source = Source {
-        seed: plan.options.seed,
-        module: plan.module_bytes(),
-    };
     let worker = Worker::fill(
         plan.share(cpu),
         &plan.options,
-        source,
+        plan.source(),
         plan.sizes.hot_pages,
         cpu,
         plan.cpus,
