@@ -177,7 +177,8 @@ memory      1.00 GiB, used 256.0 MiB (25.0 %), useful 234.4 MiB
             zero 21.6 MiB, free 0 B, untouched 768.0 MiB
 sent        128.0 MiB on the wire, 0.50 × of what is used,
             257.8 MiB before encoding
-pages       66000 sent, zero 1000, rle 30000, delta 0, zstd 0, raw 35000
+pages       66000 sent, zero 1000, rle 30000, delta 0, reference 0, zstd 0,
+            raw 35000
 pre-copy    1 pass, 60000 pages, 120.0 MiB
 handover    40.0 KiB, 5000 pages missing at resume
 post-copy   210 faults, demanded 1500, pushed 3500, duplicate 3
