@@ -36,7 +36,8 @@ pub const MARKS_OF_WRITE: u8 = TOUCHED | WRITTEN | RECENT_WRITE;
 pub const COUNTERS_PER_CPU: usize = 8;
 /// Counter: page faults of this VM that the probe has seen.
 pub const EVENTS: usize = 0;
-/// Counter: of [`EVENTS`], those that mapped a large page. Only the faulting frame was marked.
+/// Counter: of [`EVENTS`], those that mapped a large page: all frames of its 2 MiB were marked as touched,
+/// the faulting one as the fault was.
 pub const LARGE_FAULTS: usize = 1;
 /// Counter: of [`EVENTS`], those whose frame is beyond the end of [`MARKS_MAP`]: not marked.
 pub const OUT_OF_RANGE: usize = 2;

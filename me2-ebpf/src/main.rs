@@ -1,9 +1,11 @@
 //! The probes: they mark the guest frames that one virtual machine touches and writes.
 //!
-//! Attached to the tracepoint `kvm_mmu_spte_requested`, which fires in the vCPU's thread each time
-//! KVM's memory management is asked to map a guest frame: at its first access, and at its first
-//! write after the dirty log has protected it. What they record is a hint: emulated code and
-//! neighbours mapped along do not show up here.
+//! Attached to two tracepoints, which fire in the vCPU's thread: `kvm_mmu_spte_requested` each time
+//! KVM's memory management is asked to map a guest frame, and `fast_page_fault` where it only has to
+//! give a permission back. With shadow paging, the first write after the dirty log has protected a
+//! frame takes the first way; with nested paging it takes the second, and the first never sees it.
+//! (Where the processor keeps the log, Intel's PML, such a write takes neither.) What they record is
+//! a hint: emulated code and neighbours mapped along do not show up here.
 //!
 //! The layout of the maps is in `me2-common`; the loader (me2-user, `explore/probes.rs`) sets the
 //! globals below.
@@ -49,6 +51,9 @@ static OFFSET_GOAL_LEVEL: u32 = 0;
 
 /// `goal_level` of a mapping of 4 KiB; above it, large pages.
 const PG_LEVEL_4K: u8 = 1;
+/// Frames that a mapping of the next level covers. (A still larger one is followed only around the
+/// faulting frame.)
+const LARGE_FRAMES: usize = 512;
 
 /// `me2_common::MARKS_MAP`; the loader sets its length.
 #[map]
@@ -60,14 +65,26 @@ static COUNTERS: Array<[u64; COUNTERS_PER_CPU]> = Array::with_max_entries(1, BPF
 /// TP_PROTO(struct kvm_page_fault *fault)
 #[raw_tracepoint(tracepoint = "kvm_mmu_spte_requested")]
 pub fn spte_requested(ctx: RawTracePointContext) -> i32 {
+    observe(ctx.arg(0));
+    0
+}
+
+/// TP_PROTO(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault, u64 *sptep, u64 old_spte, int ret)
+#[raw_tracepoint(tracepoint = "fast_page_fault")]
+pub fn fast_page_fault(ctx: RawTracePointContext) -> i32 {
+    observe(ctx.arg(1));
+    0
+}
+
+#[inline(always)]
+fn observe(fault: *const u8) {
     if in_the_vm_process() {
         count(EVENTS);
-        match Fault::read(ctx.arg(0)) {
+        match Fault::read(fault) {
             Some(fault) => mark(&fault),
             None => count(UNREADABLE),
         }
     }
-    0
 }
 
 /// What the probes need of a `struct kvm_page_fault`.
@@ -106,6 +123,9 @@ fn mark(fault: &Fault) {
         count(OUT_OF_RANGE);
         return;
     };
+    if fault.large {
+        touch_around(chunk.cast(), fault.gfn);
+    }
     let byte = chunk.cast::<u8>().wrapping_add(offset_in_chunk(fault.gfn));
     // SAFETY: the map returned an element of CHUNK bytes, the offset is below CHUNK, and the
     // element lives as long as the program. User space and other CPUs access the same byte; all of
@@ -115,6 +135,23 @@ fn mark(fault: &Fault) {
             byte.write_volatile(MARKS_OF_WRITE);
         } else if byte.read_volatile() == 0 {
             byte.write_volatile(TOUCHED);
+        }
+    }
+}
+
+/// Marks the frames of the 2 MiB around `gfn` as touched: from now on the guest accesses them without
+/// a fault.
+#[inline(always)]
+fn touch_around(chunk: *mut u8, gfn: u64) {
+    let first = offset_in_chunk(gfn) & !(LARGE_FRAMES - 1);
+    for frame in 0..LARGE_FRAMES {
+        let byte = chunk.wrapping_add(first + frame);
+        // SAFETY: CHUNK is a multiple of LARGE_FRAMES, so `first + frame` is below it; otherwise as
+        // in `mark`.
+        unsafe {
+            if byte.read_volatile() == 0 {
+                byte.write_volatile(TOUCHED);
+            }
         }
     }
 }

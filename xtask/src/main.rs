@@ -4,8 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod demo;
+mod lab;
+mod link;
 mod lint;
 mod run;
 mod setup;
@@ -19,6 +22,10 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 Commands:
   run [ARGUMENTS]   build everything, then move a VM between two me2 processes (run --help)
   test [ARGUMENTS]  build everything, then run all tests; the arguments go to cargo test
+  link ARGUMENTS    build and run me2-link: an emulated link between two network namespaces
+  bench ARGUMENTS   build everything, then run me2-bench: qemu, me2, codec … (bench --help)
+  lab ARGUMENTS     build everything, then move a VM on ordinary KVM, in an emulated machine
+                    (lab --help)
   lint              formatting, and clippy with warnings as errors
   setup             install what a build needs and this machine lacks (the others do this first)
   help              show this text
@@ -38,6 +45,9 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "run" => run::run(&arguments),
         "test" => test::test(&arguments).map(|()| ExitCode::SUCCESS),
+        "link" => link::link(&arguments),
+        "bench" => bench::bench(&arguments),
+        "lab" => lab::run(&arguments),
         "lint" => without_arguments(&arguments, lint::lint),
         "setup" => without_arguments(&arguments, setup::setup),
         "help" | "--help" | "-h" => {

@@ -2,15 +2,30 @@
 //!
 //! Two things are looked for: libclang, for the crate `userfaultfd`, and a toolchain for the
 //! probes: a Rust compiler for BPF and bpf-linker. Where nothing is missing, that takes a few file
-//! look-ups and nothing is printed.
+//! look-ups and nothing is printed. Programs that only some commands need (`ip`, QEMU) have
+//! functions of their own here.
 
 mod apt;
 mod bpf;
+mod download;
 mod libclang;
+mod qemu;
 
-use std::{env, ffi::OsStr, path::PathBuf};
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use crate::Result;
+use apt::Package;
+pub(crate) use download::{resolve, unpack};
+pub(crate) use qemu::{ensure_qemu, version as qemu_version};
+
+const IPROUTE: Package = Package {
+    name: "iproute2",
+    why: "the program ip, which makes network namespaces",
+};
 
 /// Installs what is missing, says what and why on stderr, and does nothing if all is there.
 pub(crate) fn setup() -> Result {
@@ -34,6 +49,14 @@ pub(crate) fn setup() -> Result {
             "still no Rust compiler for BPF after installing it: {}",
             bpf::BY_HAND
         )),
+    }
+}
+
+/// Installs the program `ip` if it is missing.
+pub(crate) fn ensure_ip() -> Result {
+    match in_path("ip").is_some() || Path::new("/usr/sbin/ip").is_file() {
+        true => Ok(()),
+        false => apt::install(&[IPROUTE]),
     }
 }
 

@@ -30,6 +30,9 @@ pub const FRAMES_MAX: u64 = 1 << 31;
 
 const TRACEPOINT: &str = "kvm_mmu_spte_requested";
 const PROGRAM: &str = "spte_requested";
+/// With nested paging, writes to frames that the dirty log had protected show up here alone.
+const FAST_TRACEPOINT: &str = "fast_page_fault";
+const FAST_PROGRAM: &str = "fast_page_fault";
 /// Built from me2-ebpf by the build script; empty if it was told to leave the probes out.
 const OBJECT: &[u8] = include_bytes_aligned!(env!("ME2_EBPF_OBJECT_PATH"));
 
@@ -38,7 +41,7 @@ const OBJECT: &[u8] = include_bytes_aligned!(env!("ME2_EBPF_OBJECT_PATH"));
 pub struct Counters {
     /// Page faults of the VM that were seen.
     pub events: u64,
-    /// Of these, those that mapped a large page: only the faulting frame of it is marked.
+    /// Of these, those that mapped a large page: its 2 MiB are marked as touched.
     pub large_faults: u64,
     /// Of these, those that left no mark: outside of the map, or unreadable.
     pub lost: u64,
@@ -53,6 +56,7 @@ pub struct Probes {
     counters: SharedMapping,
     frames: u64,
     cpus: usize,
+    name: &'static str,
 }
 
 impl Probes {
@@ -78,7 +82,13 @@ impl Probes {
         let cpus = nr_cpus().map_err(|(_, error)| ProbesError::NoSysfs(error))?;
         let mut programs = load(process, chunks, cpus as u32, &layout)
             .map_err(|error| ProbesError::from_load(frames, error))?;
-        attach(&mut programs)?;
+        attach(&mut programs, PROGRAM, TRACEPOINT)?;
+        let name = match attach(&mut programs, FAST_PROGRAM, FAST_TRACEPOINT) {
+            Ok(()) => "raw_tracepoint:kvm_mmu_spte_requested+fast_page_fault",
+            // A name inside KVM: it may go. The other one does for shadow paging.
+            Err(ProbesError::NoTracepoint(_)) => "raw_tracepoint:kvm_mmu_spte_requested",
+            Err(error) => return Err(error),
+        };
         let marks_len = chunks as usize * CHUNK;
         let counters_len = cpus * COUNTERS_PER_CPU * size_of::<u64>();
         Ok(Self {
@@ -87,12 +97,13 @@ impl Probes {
             _programs: programs,
             frames,
             cpus,
+            name,
         })
     }
 
     /// What is attached, as reports name it.
     pub fn name(&self) -> &'static str {
-        "raw_tracepoint:kvm_mmu_spte_requested"
+        self.name
     }
 
     /// What the probes counted so far.
@@ -227,12 +238,12 @@ fn load(process: u32, chunks: u32, cpus: u32, layout: &FaultLayout) -> Result<Eb
     Ok(programs)
 }
 
-fn attach(programs: &mut Ebpf) -> Result<(), ProbesError> {
-    let program = programs.program_mut(PROGRAM);
+fn attach(programs: &mut Ebpf, name: &str, tracepoint: &str) -> Result<(), ProbesError> {
+    let program = programs.program_mut(name);
     let program = program.expect("the object holds the program that it was built from");
     let program: &mut RawTracePoint = program.try_into().map_err(ProbesError::from_program)?;
     program.load().map_err(ProbesError::from_program)?;
-    match program.attach(TRACEPOINT) {
+    match program.attach(tracepoint) {
         Ok(_link) => Ok(()), // owned by the program
         Err(error) => match io_error(&error) {
             Some(cause) if cause.kind() == io::ErrorKind::NotFound => {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{bpf, in_path, tell};
-use crate::Result;
+use crate::{Result, cargo::show};
 
 /// How long to wait for another package manager to finish.
 const LOCK_TIMEOUT_SECONDS: u32 = 300;
@@ -28,12 +28,6 @@ pub(super) struct Package {
 /// If this is no Debian, if neither root nor sudo is at hand (with the command to type), or if apt
 /// fails.
 pub(super) fn install(packages: &[Package]) -> Result {
-    let lock = format!("DPkg::Lock::Timeout={LOCK_TIMEOUT_SECONDS}");
-    let names = packages.iter().map(|package| package.name);
-    // Recommended packages include a cargo that nobody asked for.
-    let mut install = apt_get(&lock, "install");
-    install.args(["--yes", "--no-remove", "--no-install-recommends"]);
-    install.args(names);
     if in_path("apt-get").is_none() || !Path::new("/etc/debian_version").exists() {
         let missing: Vec<_> = packages.iter().map(|package| package.why).collect();
         return Err(format!(
@@ -56,9 +50,11 @@ pub(super) fn install(packages: &[Package]) -> Result {
     let compiler = in_path("rustc");
     // Without fresh lists the names may be unknown; should a mirror be down, the lists at hand may
     // do.
-    if let Err(error) = run_quietly(privilege.raise(&apt_get(&lock, "update"))) {
+    if let Err(error) = run_quietly(privilege.raise(&apt_get(&[], "update"))) {
         tell(&format!("going on with old package lists: {error}"));
     }
+    let mut install = install_command(&[]);
+    install.args(packages.iter().map(|package| package.name));
     run_quietly(privilege.raise(&install))?;
     if in_path("rustc") != compiler {
         tell("/usr/bin/rustc now comes first in PATH; put ~/.cargo/bin before /usr/bin");
@@ -66,19 +62,30 @@ pub(super) fn install(packages: &[Package]) -> Result {
     Ok(())
 }
 
-fn apt_get(lock: &str, command: &str) -> Command {
+/// `apt-get COMMAND` with `options` (each an argument of its own), which says little.
+pub(super) fn apt_get(options: &[String], command: &str) -> Command {
     let mut apt = Command::new("apt-get");
-    apt.args(["-qq", "-o", lock, command]);
+    let lock = format!("DPkg::Lock::Timeout={LOCK_TIMEOUT_SECONDS}");
+    apt.args(["-qq", "-o", &lock]).args(options).arg(command);
     apt
 }
 
-enum Privilege {
+/// `apt-get install` that asks nothing and removes nothing; packages are still to be added.
+pub(super) fn install_command(options: &[String]) -> Command {
+    let mut install = apt_get(options, "install");
+    // Recommended packages include a cargo that nobody asked for.
+    install.args(["--yes", "--no-remove", "--no-install-recommends"]);
+    install
+}
+
+/// How root's rights can be had.
+pub(super) enum Privilege {
     Root,
     Sudo,
 }
 
 impl Privilege {
-    fn find() -> Option<Self> {
+    pub(super) fn find() -> Option<Self> {
         let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         if root {
             return Some(Self::Root);
@@ -94,7 +101,7 @@ impl Privilege {
     }
 
     /// The command with the privilege, and without questions.
-    fn raise(&self, command: &Command) -> Command {
+    pub(super) fn raise(&self, command: &Command) -> Command {
         let mut raised = match self {
             Self::Root => Command::new("env"),
             Self::Sudo => Command::new("sudo"),
@@ -111,14 +118,15 @@ impl Privilege {
 }
 
 /// Runs a command whose many lines matter only if it fails: then they go to stderr.
-fn run_quietly(mut command: Command) -> Result {
+pub(super) fn run_quietly(mut command: Command) -> Result {
     let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    let shown = show(&command);
+    let output = output.map_err(|error| format!("cannot run `{shown}`: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     for text in [output.stdout, output.stderr] {
         eprint!("{}", String::from_utf8_lossy(&text));
     }
-    Err(format!("apt-get failed ({})", output.status))
+    Err(format!("`{shown}` failed ({})", output.status))
 }

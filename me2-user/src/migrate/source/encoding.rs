@@ -295,7 +295,8 @@ impl Encoder {
         let identity = (parts.duplicates && !is_zero).then_some(hash);
         // The lower half of an identity is the page's hash.
         let hash = hash as u64;
-        match identity.and_then(|identity| self.find_duplicate(identity, page, version)) {
+        let itself = Source { page, version };
+        match identity.and_then(|identity| self.find_duplicate(identity, itself, purpose)) {
             Some(source) => {
                 self.writer.push_reference(page, version, source, hash);
             }
@@ -318,18 +319,17 @@ impl Encoder {
         hash
     }
 
-    /// Another page with the same content that this stream has carried.
-    fn find_duplicate(
-        &mut self,
-        identity: u128,
-        page: PageIndex,
-        version: Version,
-    ) -> Option<Source> {
+    /// Another page with the same content that this stream has carried. If there is none, `page`
+    /// is the one that later pages may refer to.
+    fn find_duplicate(&mut self, identity: u128, page: Source, purpose: Purpose) -> Option<Source> {
         if let Some(source) = self.known.get(&identity) {
             return Some(*source);
         }
-        if self.known.len() < IDENTITIES_MAX {
-            self.known.insert(identity, Source { page, version });
+        // After the handover an answer to a fault may overtake a difference, which is then skipped
+        // unread: nothing must refer to it.
+        let may_be_skipped = purpose != Purpose::Pass && self.encoding.sent.has(page.page);
+        if self.known.len() < IDENTITIES_MAX && !may_be_skipped {
+            self.known.insert(identity, page);
         }
         None
     }

@@ -1,0 +1,35 @@
+//! `cargo xtask bench`: the experiments, from a fresh checkout in one command.
+
+use std::process::ExitCode;
+
+use crate::{
+    Result,
+    cargo::{become_binary, build, build_guest, build_me2, me2},
+    setup,
+};
+
+/// Installs what is missing, builds everything, and becomes `me2-bench`.
+///
+/// That finds `me2` by the environment variable `ME2_BIN`, and the guest's ELF, for QEMU, by
+/// `ME2_GUEST`.
+pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
+    setup::setup()?;
+    match arguments.first().map(String::as_str) {
+        // `me2` has QEMU's pre-copy beside its own, to see that it is an honest baseline.
+        Some("qemu" | "me2") => {
+            setup::ensure_ip()?;
+            setup::ensure_qemu()?;
+        }
+        Some("codec" | "--help" | "-h" | "help") | None => {}
+        Some(_) => setup::ensure_ip()?,
+    }
+    build_me2()?;
+    let (me2, guest) = (me2()?, build_guest()?);
+    build("me2-bench")?;
+    become_binary("me2-bench", |command| {
+        command
+            .args(arguments)
+            .env("ME2_BIN", me2)
+            .env("ME2_GUEST", guest);
+    })
+}

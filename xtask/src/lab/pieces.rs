@@ -1,0 +1,113 @@
+//! What the lab's machine is made of and this project does not have: Debian's kernel for virtual
+//! machines, and busybox. Taken out of their packages once, and kept; nothing is installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{Result, setup};
+
+/// Stands for the package of the kernel that the release has now.
+const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+const BUSYBOX_PACKAGE: &str = "busybox-static";
+
+/// Modules of the kernel, in the order in which they must be loaded.
+pub(super) const MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+
+/// Files at hand.
+pub(super) struct Pieces {
+    /// The kernel, as it boots.
+    pub(super) kernel: PathBuf,
+    /// One for each of [`MODULES`]; newer kernels have them packed, which busybox takes too.
+    pub(super) modules: [PathBuf; 3],
+    /// Statically linked.
+    pub(super) busybox: PathBuf,
+}
+
+impl Pieces {
+    /// Downloads into `folder` what is not there from an earlier time.
+    pub(super) fn ensure(folder: &Path) -> Result<Self> {
+        let kernel = folder.join("kernel");
+        if !kernel.is_dir() {
+            let package = setup::resolve(KERNEL_PACKAGE, "linux-image-")?;
+            take(&package, &kernel, |name| match name.split_once('.') {
+                Some((stem, "ko" | "ko.xz")) => MODULES.contains(&stem).then(|| name.to_owned()),
+                _ => name.starts_with("vmlinuz-").then(|| "vmlinuz".to_owned()),
+            })?;
+        }
+        let busybox = folder.join("busybox");
+        if !busybox.is_dir() {
+            take(BUSYBOX_PACKAGE, &busybox, |name| {
+                (name == "busybox").then(|| name.to_owned())
+            })?;
+        }
+        let pieces = Self {
+            kernel: kernel.join("vmlinuz"),
+            modules: MODULES.map(|module| {
+                let plain = kernel.join(format!("{module}.ko"));
+                let packed = plain.with_extension("ko.xz");
+                if packed.is_file() { packed } else { plain }
+            }),
+            busybox: busybox.join("busybox"),
+        };
+        pieces.check(folder)?;
+        Ok(pieces)
+    }
+
+    fn check(&self, folder: &Path) -> Result {
+        let files = [&self.kernel, &self.busybox];
+        let mut files = files.into_iter().chain(&self.modules);
+        match files.find(|file| !file.is_file()) {
+            None => Ok(()),
+            Some(file) => Err(format!(
+                "{} is missing: its package has none; remove {} to have it looked for again",
+                file.display(),
+                folder.display()
+            )),
+        }
+    }
+}
+
+/// Fills the new folder `into` with some files of a package: those for which `wanted` gives a name.
+fn take(package: &str, into: &Path, wanted: impl Fn(&str) -> Option<String>) -> Result {
+    eprintln!("lab: downloading {package}, to be used inside the lab alone");
+    let error = |error| format!("cannot unpack {package}: {error}");
+    // All or nothing: a folder with the final name is complete.
+    let unpacked = into.with_extension("unpacked");
+    let taken = into.with_extension("new");
+    for old in [&unpacked, &taken] {
+        if old.exists() {
+            fs::remove_dir_all(old).map_err(error)?;
+        }
+    }
+    setup::unpack(package, &unpacked)?;
+    fs::create_dir_all(&taken).map_err(error)?;
+    visit(&unpacked, &mut |path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match wanted(&name) {
+            Some(name) => fs::rename(path, taken.join(name)),
+            None => Ok(()),
+        }
+    })
+    .map_err(error)?;
+    fs::rename(&taken, into).map_err(error)?;
+    fs::remove_dir_all(&unpacked).map_err(error)
+}
+
+/// Calls `file` for every plain file below `folder`.
+fn visit(
+    folder: &Path,
+    file: &mut impl FnMut(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            visit(&entry.path(), file)?;
+        } else if kind.is_file() {
+            file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
