@@ -28,14 +28,15 @@ struct Cost {
 }
 
 /// Levels of zstd worth their time, with what they cost besides reading the page, in memory of
-/// compilers, Python, programs and the built-in guest (`bench codec`, chunks of 64 pages).
+/// compilers, Python, programs and the built-in guest (`bench codec`; chunks of 64 pages, from
+/// level 6 on of 256).
 const LEVELS: [(i32, Cost); 6] = [
     level(-5, 1.8, 0.465),
     level(-1, 2.1, 0.35),
     level(1, 2.6, 0.33),
     level(3, 3.3, 0.317),
-    level(6, 9.9, 0.303),
-    level(9, 18.0, 0.30),
+    level(6, 9.9, 0.295),
+    level(9, 18.0, 0.288),
 ];
 /// Without compression, while it was not measured.
 const PLAIN_NANOSECONDS: f64 = 0.5;
@@ -54,7 +55,9 @@ const WINDOW_CHUNKS_MIN: u32 = 4;
 const WAITING_MUCH: f64 = 0.15;
 /// Below this share of waiting the link takes more than it gets.
 const WAITING_LITTLE: f64 = 0.03;
-/// How much more it is taken to take then, from window to window: while its rate was never seen
+/// In between, it is taken to take a little more than it gets.
+const RATE_MARGIN: f64 = 1.1;
+/// How much more it is taken to take with little waiting, from window to window: while its rate was never seen
 /// (the most), just after it was seen, and how the latter grows into the former again.
 const GROWTH_MAX: f64 = 2.0;
 const GROWTH_MIN: f64 = 1.01;
@@ -222,7 +225,7 @@ impl Link {
             self.is_seen = false;
             self.growth = (1.0 + (self.growth - 1.0) * GROWTH_OF_GROWTH).min(GROWTH_MAX);
         } else {
-            self.rate = self.rate.max(rate);
+            self.rate = (self.rate + RATE_MARGIN * rate) / 2.0;
         }
     }
 }

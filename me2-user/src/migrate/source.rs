@@ -41,7 +41,7 @@ use super::{
 use crate::{
     control::types::{MigrateRequest, Mode, Outcome, Part, Report},
     identity::{Identity, TrustStore},
-    process::published,
+    process::{host_memory, published},
     report::{Explore, Ram, Status},
     transport::{
         frames::{LinkError, message_frame},
@@ -186,7 +186,11 @@ impl Attempt {
             ownership,
             epoch: 0,
             pages: Arc::new(Mutex::new(SourcePages::new(page_count))),
-            sent: Arc::new(SentPages::new(page_count, bulk_streams())),
+            sent: Arc::new(SentPages::new(
+                page_count,
+                host_memory::available_pages(),
+                bulk_streams(),
+            )),
             counters: Arc::default(),
             chooser: Arc::new(Mutex::new(Chooser::new(bulk_streams()))),
             pacer,

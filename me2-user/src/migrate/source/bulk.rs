@@ -145,13 +145,14 @@ fn encode_jobs(
         match job {
             Job::Pass { pages, done } => {
                 encoder.begin_pass();
-                for chunk in pages.chunks(CHUNK_PAGES) {
+                let mut rest = &pages[..];
+                while !rest.is_empty() {
+                    let count = encoding.pass_chunk_pages().min(rest.len());
+                    let chunk = rest.split_off(..count).expect("no more than there are");
                     let claimed = encoding.claim(|pages| {
+                        let mut chunk = chunk.to_vec();
+                        chunk.retain(|page| pages.claim(*page));
                         chunk
-                            .iter()
-                            .copied()
-                            .filter(|page| pages.claim(*page))
-                            .collect()
                     });
                     if !send(&mut encoder, &claimed, Purpose::Pass, frames, stop) {
                         return;

@@ -20,9 +20,15 @@ use me2_wire::{
     page_hash, page_identity,
 };
 
-use super::{super::Machine, sent::SentPages};
+use super::{
+    super::{CHUNK_PAGES, Machine},
+    sent::SentPages,
+};
 use crate::control::types::{CodecChoice, MigrateRequest, Part};
 
+/// From this level of zstd on, a larger chunk becomes smaller by more than 1% of its pages.
+const LEVEL_OF_LARGE_CHUNKS: i32 = 6;
+const LARGE_CHUNK_PAGES: usize = 4 * CHUNK_PAGES;
 /// Contents that an encoder remembers within a pass, to find duplicates.
 const IDENTITIES_MAX: usize = 1 << 18;
 
@@ -158,6 +164,16 @@ impl Encoding {
             waiting,
         };
         self.lock_chooser().encoded(&chunk, self.begun.elapsed());
+    }
+
+    /// How many pages the next chunk of a pass had better have. Where much effort pays, chunks are
+    /// larger: they compress better, and nobody waits for a pass.
+    pub fn pass_chunk_pages(&self) -> usize {
+        let compression = self.parts.compression;
+        match compression.unwrap_or_else(|| self.lock_chooser().best()) {
+            Compression::Zstd { level } if level >= LEVEL_OF_LARGE_CHUNKS => LARGE_CHUNK_PAGES,
+            _ => CHUNK_PAGES,
+        }
     }
 
     fn compression(&self, purpose: Purpose) -> Compression {
@@ -334,20 +350,19 @@ impl Encoder {
         None
     }
 
-    /// Keeps what is sent of a page that is likely to be written again.
+    /// Keeps what is sent of a page, for the time that it will have changed.
     fn keep(&mut self, page: PageIndex, version: Version, is_zero: bool) {
         let sent = &self.encoding.sent;
         let machine = &self.encoding.machine;
-        let is_again = sent.has(page);
-        let may_change = version > FIRST_VERSION
-            || machine
-                .probing
-                .is_recently_written(machine.vm.memory().layout(), page);
-        if !is_zero && (is_again || may_change) {
-            sent.keep(page, version, &self.snapshot);
-        } else if is_again {
+        if is_zero {
             sent.forget(page);
+            return;
         }
+        let changes = || {
+            let layout = machine.vm.memory().layout();
+            version > FIRST_VERSION || machine.probing.is_recently_written(layout, page)
+        };
+        sent.keep(page, version, &self.snapshot, changes);
     }
 }
 

@@ -1,7 +1,8 @@
-//! What the destination was sent of the pages that change: bases for differences.
+//! What the destination was sent: bases for differences.
 //!
-//! A bounded store; when it is full, whatever was kept first makes room. A page's entry is always
-//! its last sent version, or there is none.
+//! A bounded store. While there is room, everything is kept, since any page may change before the
+//! migration is over; after that, what was kept first makes room for pages that are known to
+//! change. A page's entry is always its last sent version, or there is none.
 
 use std::{
     collections::HashMap,
@@ -13,10 +14,9 @@ use me2_wire::{PAGE_SIZE, PageIndex, Version};
 
 use super::super::REGION_PAGES;
 
-/// Most memory that is kept, in pages: 256 MiB.
-const PAGES_MAX: usize = 65536;
-/// Part of the VM's memory that is kept at most.
-const MEMORY_DIVISOR: usize = 8;
+/// Parts of the VM's memory, and of what this host has to spare, that are kept at most.
+const MEMORY_DIVISOR: usize = 2;
+const AVAILABLE_DIVISOR: usize = 4;
 
 /// Versions sent, by page. Encoders share it: each region of memory has its own lock.
 pub struct SentPages {
@@ -39,10 +39,11 @@ struct Slot {
 }
 
 impl SentPages {
-    /// An empty store for a VM with so many pages, in so many shards.
-    pub fn new(page_count: PageIndex, shards: usize) -> Self {
-        let pages = (page_count as usize / MEMORY_DIVISOR).clamp(1, PAGES_MAX);
-        let share = pages.div_ceil(shards);
+    /// An empty store for a VM with so many pages, on a host with so many to spare, in so many
+    /// shards.
+    pub fn new(page_count: PageIndex, available_pages: usize, shards: usize) -> Self {
+        let pages = page_count as usize / MEMORY_DIVISOR;
+        let share = pages.min(available_pages / AVAILABLE_DIVISOR) / shards;
         let shard = |_| {
             Mutex::new(Shard {
                 store: None,
@@ -64,15 +65,23 @@ impl SentPages {
         Some(slot.version)
     }
 
-    /// Keeps what is being sent of a page, in place of an earlier version.
-    pub fn keep(&self, page: PageIndex, version: Version, content: &[u8; PAGE_SIZE]) {
+    /// Keeps what is being sent of a page, in place of an earlier version; if there is no room, only
+    /// if it is known to change.
+    pub fn keep(
+        &self,
+        page: PageIndex,
+        version: Version,
+        content: &[u8; PAGE_SIZE],
+        changes: impl FnOnce() -> bool,
+    ) {
         let mut shard = self.shard(page);
         if !shard.is_mapped() {
             return;
         }
         let number = match shard.slots.get(&page) {
             Some(slot) => slot.number,
-            None => shard.take_slot(page),
+            None if shard.owners[shard.next].is_none() || changes() => shard.take_slot(page),
+            None => return,
         };
         if let Some(store) = &mut shard.store {
             store.write(number, content);
@@ -104,7 +113,7 @@ impl SentPages {
 impl Shard {
     /// Maps the store if it is not yet. Without the memory for it nothing is kept.
     fn is_mapped(&mut self) -> bool {
-        if self.store.is_none() {
+        if self.store.is_none() && !self.owners.is_empty() {
             match Staging::new(self.owners.len() as PageIndex) {
                 Ok(store) => self.store = Some(store),
                 Err(error) => tracing::warn!("nothing is kept as a base for differences: {error}"),
@@ -131,22 +140,34 @@ mod tests {
     #[test]
     fn the_last_sent_version_is_kept_and_the_oldest_makes_room() {
         // Two shards with two slots each; all of these pages are in the first.
-        let sent = SentPages::new(32, 2);
+        let sent = SentPages::new(8, 100, 2);
+        let keep = |page, version, byte, changes| {
+            sent.keep(page, version, &[byte; PAGE_SIZE], || changes);
+        };
         let mut content = [0; PAGE_SIZE];
         assert_eq!(sent.read(1, &mut content), None);
-        sent.keep(1, 1, &[1; PAGE_SIZE]);
-        sent.keep(2, 1, &[2; PAGE_SIZE]);
-        sent.keep(1, 2, &[3; PAGE_SIZE]);
+        keep(1, 1, 1, false);
+        keep(2, 1, 2, false);
+        keep(1, 2, 3, false);
         assert_eq!(sent.read(1, &mut content), Some(2));
         assert_eq!(content, [3; PAGE_SIZE]);
-        sent.keep(3, 2, &[4; PAGE_SIZE]);
+        keep(3, 2, 4, false);
+        assert!(!sent.has(3), "no room for what may not change");
+        keep(3, 2, 4, true);
         assert!(!sent.has(1), "kept first");
         assert_eq!(sent.read(2, &mut content), Some(1));
         assert_eq!(content, [2; PAGE_SIZE]);
         sent.forget(2);
         assert_eq!(sent.read(2, &mut content), None);
-        sent.keep(5, 3, &[5; PAGE_SIZE]);
+        keep(5, 3, 5, false);
         assert_eq!(sent.read(3, &mut content), Some(2));
         assert_eq!(sent.read(5, &mut content), Some(3));
+    }
+
+    #[test]
+    fn without_memory_to_spare_nothing_is_kept() {
+        let sent = SentPages::new(1024, 4, 2);
+        sent.keep(1, 1, &[1; PAGE_SIZE], || true);
+        assert!(!sent.has(1));
     }
 }
