@@ -2,4 +2,69 @@
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod codec;
+mod contents;
+mod experiments;
+mod guest;
+mod measure;
+mod network;
+mod outputs;
+mod plots;
+mod priority;
+mod process;
+mod results;
+mod run;
+mod schemes;
+mod statistics;
+mod summary;
+mod units;
+mod warm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Experiments with me2: on emulated links, side by side with rivals, repeatable
+#[derive(Debug, Parser)]
+#[command(
+    name = "me2-bench",
+    bin_name = "cargo xtask bench",
+    version,
+    after_help = "\
+Needs root (network namespaces, KVM) and a machine with nothing else to do. Each experiment leaves a
+folder in bench-results: manifest.json, samples.jsonl, summary.json and plots.
+
+Examples:
+  cargo xtask bench me2 --quick
+  cargo xtask bench qemu --links B --guests mixed --runs 5 --output json
+  cargo xtask bench plot bench-results/2026-12-01-qemu"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// me2 against plain pre-copy by itself; or its parts (--ablation), or its codecs (--codecs)
+    Me2(experiments::Me2Args),
+    /// me2 against QEMU in each of its modes
+    Qemu(experiments::QemuArgs),
+    /// Each page codec by itself, against memcpy
+    Codec(codec::CodecArgs),
+    /// Summary and plots of an experiment, anew from its manifest and samples
+    Plot(experiments::PlotArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Me2(args) => experiments::me2(&args),
+        Command::Qemu(args) => experiments::qemu(&args),
+        Command::Codec(args) => codec::run(args),
+        Command::Plot(args) => experiments::plot(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,121 @@
+//! What is kept of the experiment: manifest, samples, summary and plot.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    measured::{Measured, Sample},
+    memory::{last_level_cache_bytes, population_bytes},
+    plot,
+    population::Population,
+};
+use crate::results::{Build, Experiment, Folder, Host, SCHEMA_VERSION};
+
+/// Its name, as in the manifest and in the name of the folder.
+const EXPERIMENT: &str = "codec";
+
+/// A folder of results, and what will be its manifest.
+pub(super) struct Kept {
+    folder: Folder,
+    manifest: Manifest,
+}
+
+/// `manifest.json`.
+#[derive(Debug, Serialize)]
+struct Manifest {
+    schema_version: u32,
+    experiment: &'static str,
+    /// UTC, ISO 8601.
+    started: String,
+    command: String,
+    me2: Build,
+    host: Host,
+    /// Vector instructions in use.
+    simd: &'static str,
+    last_level_cache_bytes: u64,
+    population_bytes: u64,
+    populations: BTreeMap<&'static str, Value>,
+    runs: u32,
+    notes: &'static str,
+}
+
+impl Kept {
+    /// Makes the folder.
+    pub(super) fn new(asked: Option<&Path>, runs: u32) -> Result<Self> {
+        let path = asked.map_or_else(of_today, Path::to_owned);
+        let folder = Folder::create(Some(&path), Experiment::Codecs)?;
+        let arguments: Vec<String> = env::args().skip(1).collect();
+        let manifest = Manifest {
+            schema_version: SCHEMA_VERSION,
+            experiment: EXPERIMENT,
+            started: now(),
+            command: format!("cargo xtask bench {}", arguments.join(" ")),
+            me2: Build::of_this_tree(),
+            host: Host::of_this_machine(),
+            simd: me2_wire::simd_level(),
+            last_level_cache_bytes: last_level_cache_bytes(),
+            population_bytes: population_bytes(),
+            populations: BTreeMap::new(),
+            runs,
+            notes: "one thread; each run of a codec right after a memcpy of the same pages",
+        };
+        Ok(Self { folder, manifest })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What a population is made of.
+    pub(super) fn add_population(&mut self, population: Population, description: Value) {
+        self.manifest
+            .populations
+            .insert(population.name(), description);
+    }
+
+    /// Writes everything.
+    pub(super) fn finish(&self, samples: &[Sample], measured: &Measured) -> Result<()> {
+        self.folder.write("manifest.json", &self.manifest)?;
+        let path = self.folder.file("samples.jsonl");
+        write_lines(&path, samples).with_context(|| format!("cannot write {}", path.display()))?;
+        self.folder.write("summary.json", measured)?;
+        plot::draw(measured, &self.folder.file("speed.svg"))
+    }
+}
+
+/// UTC, ISO 8601, whole seconds.
+fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    let (hour, minute, second) = now.to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", now.date())
+}
+
+/// A folder of today's that is not there yet.
+fn of_today() -> PathBuf {
+    let name = format!("{}-{EXPERIMENT}", OffsetDateTime::now_utc().date());
+    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+    let names = std::iter::once(name.clone()).chain(numbered);
+    let mut paths = names.map(|name| Path::new("bench-results").join(name));
+    paths
+        .find(|path| !path.exists())
+        .expect("there is always a next number")
+}
+
+fn write_lines(path: &Path, samples: &[Sample]) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for sample in samples {
+        serde_json::to_writer(&mut file, sample)?;
+        file.write_all(b"\n")?;
+    }
+    Ok(file.flush()?)
+}

@@ -1,0 +1,172 @@
+//! What plots have in common: a canvas in pixels, colours, texts, round numbers.
+
+use std::path::Path;
+
+use plotters::{
+    backend::SVGBackend,
+    coord::Shift,
+    drawing::{DrawingArea, IntoDrawingArea},
+    element::{PathElement, Polygon, Rectangle, Text},
+    style::{
+        Color, FontTransform, IntoFont, IntoTextStyle, RGBColor, WHITE,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
+
+/// A point, pixels from the left and from the top.
+pub(super) type Point = (i32, i32);
+
+pub(super) const INK: RGBColor = RGBColor(40, 40, 40);
+pub(super) const FAINT: RGBColor = RGBColor(215, 215, 215);
+/// me2 as it is meant to be used.
+pub(super) const OURS: RGBColor = RGBColor(31, 105, 170);
+/// me2 otherwise.
+pub(super) const OURS_OTHERWISE: RGBColor = RGBColor(140, 180, 215);
+/// Others.
+pub(super) const RIVALS: RGBColor = RGBColor(225, 140, 50);
+
+/// The colour of a scheme, by its name.
+pub(super) fn colour(scheme: &str) -> RGBColor {
+    match scheme {
+        "me2-hybrid" | "me2-hybrid-codec-auto" => OURS,
+        rival if !rival.starts_with("me2-") => RIVALS,
+        _ => OURS_OTHERWISE,
+    }
+}
+
+/// How a text lies at its point.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Align {
+    Left,
+    Centre,
+    Right,
+}
+
+/// An SVG file to paint on.
+pub(super) struct Canvas<'a> {
+    area: DrawingArea<SVGBackend<'a>, Shift>,
+}
+
+impl<'a> Canvas<'a> {
+    pub(super) fn new(path: &'a Path, width: i32, height: i32) -> anyhow::Result<Self> {
+        let size = (width.unsigned_abs(), height.unsigned_abs());
+        let area = SVGBackend::new(path, size).into_drawing_area();
+        area.fill(&WHITE)?;
+        Ok(Self { area })
+    }
+
+    /// Text, centred vertically at its point; `size` in pixels.
+    pub(super) fn text(
+        &self,
+        at: Point,
+        text: &str,
+        size: i32,
+        align: Align,
+    ) -> anyhow::Result<()> {
+        let horizontal = match align {
+            Align::Left => HPos::Left,
+            Align::Centre => HPos::Center,
+            Align::Right => HPos::Right,
+        };
+        let font = ("sans-serif", size)
+            .into_font()
+            .transform(FontTransform::None);
+        let style = font.color(&INK).into_text_style(&self.area);
+        let style = style.pos(Pos::new(horizontal, VPos::Center));
+        Ok(self.area.draw(&Text::new(text.to_owned(), at, style))?)
+    }
+
+    pub(super) fn rectangle(&self, corners: [Point; 2], colour: RGBColor) -> anyhow::Result<()> {
+        Ok(self.area.draw(&Rectangle::new(corners, colour.filled()))?)
+    }
+
+    pub(super) fn line(&self, points: &[Point], colour: RGBColor) -> anyhow::Result<()> {
+        Ok(self
+            .area
+            .draw(&PathElement::new(points.to_vec(), colour.stroke_width(1)))?)
+    }
+
+    /// A closed shape, filled.
+    pub(super) fn shape(&self, points: &[Point], colour: RGBColor) -> anyhow::Result<()> {
+        Ok(self
+            .area
+            .draw(&Polygon::new(points.to_vec(), colour.filled()))?)
+    }
+
+    /// A square of a colour, and what it stands for; gives where the next one can be.
+    pub(super) fn legend(&self, at: Point, colour: RGBColor, text: &str) -> anyhow::Result<Point> {
+        const SIDE: i32 = 10;
+        let top = at.1 - SIDE / 2;
+        self.rectangle([(at.0, top), (at.0 + SIDE, top + SIDE)], colour)?;
+        self.text((at.0 + SIDE + 6, at.1), text, 12, Align::Left)?;
+        let width = 7 * i32::try_from(text.chars().count()).unwrap_or(0);
+        Ok((at.0 + SIDE + 30 + width, at.1))
+    }
+
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        Ok(self.area.present()?)
+    }
+}
+
+/// Round numbers from 0 to at least `max`: some 4 steps.
+pub(super) fn ticks(max: f64) -> Vec<f64> {
+    let rough = (max / 4.0).max(1e-6);
+    let power = 10_f64.powf(rough.log10().floor());
+    let factors = [1.0, 2.0, 2.5, 5.0, 10.0];
+    let step = factors
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| *step >= rough);
+    let step = step.unwrap_or(10.0 * power);
+    let count = (max / step).ceil().max(1.0) as u32;
+    (0..=count).map(|index| f64::from(index) * step).collect()
+}
+
+/// A number with as many digits as it needs: 0.25, 3.5, 140.
+pub(super) fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        0.0 => 0,
+        small if small < 1.0 => 2,
+        middle if middle < 20.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+/// A measured value, with three digits: 0.25, 7.03, 140.
+pub(super) fn value(value: f64) -> String {
+    let digits = match value.abs() {
+        small if small < 9.995 => 2,
+        middle if middle < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_reach_the_maximum() {
+        assert_eq!(ticks(4.0), [0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(ticks(95.0), [0.0, 25.0, 50.0, 75.0, 100.0]);
+        for max in [0.0, 1e-9, 0.3, 7.7, 12345.0] {
+            let ticks = ticks(max);
+            assert!(ticks.last().is_some_and(|last| *last >= max), "{max}");
+            assert!((2..=6).contains(&ticks.len()), "{ticks:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let texts = [0.0, 0.25, 3.5, 140.4, 2.0].map(number);
+        assert_eq!(texts, ["0", "0.25", "3.5", "140", "2"]);
+        let texts = [0.0, 7.0, 9.999, 62.64, 717.2].map(value);
+        assert_eq!(texts, ["0.00", "7.00", "10.0", "62.6", "717"]);
+    }
+}

@@ -1,0 +1,126 @@
+//! A folder with the results of one experiment.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use super::{Experiment, Manifest, SCHEMA_VERSION, Sample};
+
+/// Folders of one day and experiment.
+const NUMBER_MAX: u32 = 100;
+
+/// Where manifest, samples and plots of one experiment are.
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the one that was asked for, or one of today in `bench-results`. It must be new, or empty.
+    pub(crate) fn create(asked: Option<&Path>, experiment: Experiment) -> anyhow::Result<Self> {
+        let path = match asked {
+            Some(path) => path.to_owned(),
+            None => of_today(experiment).context("too many folders of today in bench-results")?,
+        };
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let is_empty = fs::read_dir(&path)?.next().is_none();
+        ensure!(
+            is_empty,
+            "{} has something in it: results are never overwritten",
+            path.display()
+        );
+        Ok(Self { path })
+    }
+
+    /// Opens one that is there; gives what is in it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<(Self, Manifest, Vec<Sample>)> {
+        let folder = Self {
+            path: path.to_owned(),
+        };
+        let manifest = fs::read(folder.file("manifest.json"));
+        let manifest =
+            manifest.with_context(|| format!("no manifest.json in {}", path.display()))?;
+        let manifest: Manifest = serde_json::from_slice(&manifest).context("manifest.json")?;
+        let version = manifest.schema_version;
+        ensure!(
+            version == SCHEMA_VERSION,
+            "schema version {version} is not known here"
+        );
+        let mut samples = Vec::new();
+        for (index, line) in BufReader::new(File::open(folder.file("samples.jsonl"))?)
+            .lines()
+            .enumerate()
+        {
+            let sample = serde_json::from_str(&line?);
+            samples.push(sample.with_context(|| format!("samples.jsonl, line {}", index + 1))?);
+        }
+        Ok((folder, manifest, samples))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a document, for people too.
+    pub(crate) fn write(&self, name: &str, document: &impl Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string_pretty(document)?;
+        text.push('\n');
+        fs::write(self.file(name), text).with_context(|| format!("cannot write {name}"))
+    }
+
+    /// Adds a sample: an experiment that is interrupted keeps what it has.
+    pub(crate) fn add(&self, sample: &Sample) -> anyhow::Result<()> {
+        let mut line = serde_json::to_string(sample)?;
+        line.push('\n');
+        let path = self.file("samples.jsonl");
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(file.write_all(line.as_bytes())?)
+    }
+}
+
+/// The root of the project, if this program still is where it was built; else the current folder.
+pub(super) fn root() -> &'static Path {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    built
+        .filter(|root| root.join("bench-results").is_dir())
+        .unwrap_or(Path::new("."))
+}
+
+/// A name that is not taken yet.
+fn of_today(experiment: Experiment) -> Option<PathBuf> {
+    let today = time::OffsetDateTime::now_utc().date();
+    let parent = root().join("bench-results");
+    let name = format!("{today}-{}", experiment.name());
+    let numbered = (2..NUMBER_MAX).map(|number| format!("{name}-{number}"));
+    let mut paths = std::iter::once(name.clone())
+        .chain(numbered)
+        .map(|name| parent.join(name));
+    paths.find(|path| !path.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        let made = Folder::create(Some(&path), Experiment::Me2).unwrap();
+        assert!(
+            Folder::create(Some(&path), Experiment::Me2).is_ok(),
+            "empty"
+        );
+        made.write("a.json", &1).unwrap();
+        assert!(Folder::create(Some(&path), Experiment::Me2).is_err());
+    }
+}
