@@ -13,6 +13,10 @@
 //! The link's rate is known only while the encoders wait for it. While they do not, it is taken to
 //! be higher from window to window, so that ever lighter choices get their turn, until it is the
 //! link that is waited for.
+//!
+//! A fast link is often no more than the cores that are left to drive it, and encoders take these
+//! away. So above some rate a whole window is sent without compression now and then, to see what
+//! the link takes then.
 
 use std::time::Duration;
 
@@ -51,6 +55,8 @@ const CHUNK_BYTES_MIN: u64 = 64 << 10;
 /// The link is judged over at least this time, and so many chunks.
 const WINDOW: Duration = Duration::from_millis(25);
 const WINDOW_CHUNKS_MIN: u32 = 4;
+/// For so long after the first window nothing is said about the link: its transport is just starting.
+const START: Duration = Duration::from_millis(75);
 /// From this share of waiting on, what went through is what the link takes.
 const WAITING_MUCH: f64 = 0.15;
 /// Below this share of waiting the link takes more than it gets.
@@ -65,6 +71,11 @@ const GROWTH_OF_GROWTH: f64 = 1.06;
 /// One in so many chunks is encoded another way, so that what is not chosen stays known: compressed
 /// if none is, and not if the encoders are what is waited for.
 const TRY_EVERY_CHUNKS: u64 = 256;
+/// From this rate on, in bytes a second, the link may be limited by the cores that drive it: then one
+/// window in so many is sent without compression, beginning with an early one.
+const RATE_OF_CORES: f64 = 80e6;
+const TRY_EVERY_WINDOWS: u64 = 40;
+const TRY_FIRST_WINDOW: u64 = 4;
 /// What another choice must gain to be taken, as a part of the time.
 const GAIN_MIN: f64 = 0.03;
 
@@ -78,7 +89,10 @@ pub struct Chooser {
     slower: f64,
     larger: f64,
     link: Link,
+    /// When the first window ended.
+    begun: Option<Duration>,
     chunks: u64,
+    windows: u64,
     window: Window,
 }
 
@@ -94,6 +108,8 @@ struct Link {
 /// What was seen since the link was judged last.
 struct Window {
     begun: Duration,
+    /// Sent without compression, to see what the link takes.
+    is_trial: bool,
     chunks: u32,
     wire_bytes: u64,
     busy: Duration,
@@ -129,13 +145,18 @@ impl Chooser {
                 is_seen: false,
                 growth: GROWTH_MAX,
             },
+            begun: None,
             chunks: 0,
-            window: Window::new(Duration::ZERO),
+            windows: 0,
+            window: Window::new(Duration::ZERO, false),
         }
     }
 
     /// How to compress the next chunk.
     pub fn choose(&self) -> Compression {
+        if self.window.is_trial {
+            return Compression::None;
+        }
         if self.chunks == 0 || !self.chunks.is_multiple_of(TRY_EVERY_CHUNKS) {
             return self.best;
         }
@@ -160,10 +181,19 @@ impl Chooser {
         self.window.add(chunk);
         let elapsed = now.saturating_sub(self.window.begun);
         if elapsed >= WINDOW && self.window.chunks >= WINDOW_CHUNKS_MIN {
-            self.link.judge(&self.window, elapsed);
-            self.window = Window::new(now);
+            if now - *self.begun.get_or_insert(now) >= START {
+                self.link.judge(&self.window, elapsed);
+            }
+            self.windows += 1;
+            self.window = Window::new(now, self.is_trial_due());
         }
         self.best = self.soonest();
+    }
+
+    fn is_trial_due(&self) -> bool {
+        self.windows % TRY_EVERY_WINDOWS == TRY_FIRST_WINDOW
+            && self.best != Compression::None
+            && self.link.rate > RATE_OF_CORES
     }
 
     fn measure(&mut self, chunk: &EncodedChunk) {
@@ -214,7 +244,7 @@ impl Link {
         let share = waiting / (busy + waiting).max(f64::MIN_POSITIVE);
         if share >= WAITING_MUCH {
             // What had only been supposed counts for nothing beside it.
-            self.rate = match self.is_seen {
+            self.rate = match self.is_seen && !window.is_trial {
                 true => (self.rate + rate) / 2.0,
                 false => rate,
             };
@@ -231,9 +261,10 @@ impl Link {
 }
 
 impl Window {
-    fn new(begun: Duration) -> Self {
+    fn new(begun: Duration, is_trial: bool) -> Self {
         Self {
             begun,
+            is_trial,
             chunks: 0,
             wire_bytes: 0,
             busy: Duration::ZERO,
