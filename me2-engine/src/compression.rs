@@ -383,7 +383,7 @@ mod tests {
                         compresses,
                         link_rate,
                     };
-                    let share = world.run(&mut Chooser::new(2), 0.0, 3.0);
+                    let share = world.run(&mut Chooser::new(2), 0.0, 10.0);
                     assert!(share > 0.95, "{compresses} {slowness} {link_rate}: {share}");
                 }
             }
