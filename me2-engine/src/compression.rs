@@ -76,6 +76,8 @@ const TRY_EVERY_CHUNKS: u64 = 256;
 const RATE_OF_CORES: f64 = 80e6;
 const TRY_EVERY_WINDOWS: u64 = 40;
 const TRY_FIRST_WINDOW: u64 = 4;
+/// How long such a window is: as short as can be told apart from chance.
+const TRY_WINDOW: Duration = Duration::from_millis(8);
 /// What another choice must gain to be taken, as a part of the time.
 const GAIN_MIN: f64 = 0.03;
 
@@ -180,7 +182,11 @@ impl Chooser {
         }
         self.window.add(chunk);
         let elapsed = now.saturating_sub(self.window.begun);
-        if elapsed >= WINDOW && self.window.chunks >= WINDOW_CHUNKS_MIN {
+        let length = match self.window.is_trial {
+            true => TRY_WINDOW,
+            false => WINDOW,
+        };
+        if elapsed >= length && self.window.chunks >= WINDOW_CHUNKS_MIN {
             if now - *self.begun.get_or_insert(now) >= START {
                 self.link.judge(&self.window, elapsed);
             }

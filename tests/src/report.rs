@@ -77,8 +77,8 @@ impl Report {
         assert!(useful + count("ram.untouched_pages") <= total, "{self}");
         let sent = count("ram.sent_pages");
         assert_eq!(count("ram.sent_logical_bytes"), sent * 4096, "{self}");
-        let encoded =
-            ["zero", "rle", "delta", "reference", "zstd", "raw"].map(|kind| count(&format!("codec.{kind}")));
+        let encoded = ["zero", "rle", "delta", "reference", "zstd", "raw"]
+            .map(|kind| count(&format!("codec.{kind}")));
         assert_eq!(encoded.iter().sum::<u64>(), sent, "{self}");
         assert!(sent >= useful, "every useful page was sent: {self}");
         assert!(count("precopy.pages") <= sent, "{self}");

@@ -22,6 +22,8 @@ pub(crate) fn test(arguments: &[String]) -> Result {
 
 fn build_and_test(arguments: &[String]) -> Result {
     setup::setup()?;
+    // For the tests of the emulated link.
+    setup::ensure_ip()?;
     build_me2()?;
     // The guest is no part of the workspace, because it is linked on its own; only its library has
     // tests.

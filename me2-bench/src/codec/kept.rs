@@ -5,13 +5,12 @@ use std::{
     env,
     fs::File,
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
-use time::OffsetDateTime;
 
 use super::{
     measured::{Measured, Sample},
@@ -19,7 +18,7 @@ use super::{
     plot,
     population::Population,
 };
-use crate::results::{Build, Experiment, Folder, Host, SCHEMA_VERSION};
+use crate::results::{Build, Folder, Host, SCHEMA_VERSION, timestamp};
 
 /// Its name, as in the manifest and in the name of the folder.
 const EXPERIMENT: &str = "codec";
@@ -52,13 +51,12 @@ struct Manifest {
 impl Kept {
     /// Makes the folder.
     pub(super) fn new(asked: Option<&Path>, runs: u32) -> Result<Self> {
-        let path = asked.map_or_else(of_today, Path::to_owned);
-        let folder = Folder::create(Some(&path), Experiment::Codecs)?;
+        let folder = Folder::create(asked, EXPERIMENT)?;
         let arguments: Vec<String> = env::args().skip(1).collect();
         let manifest = Manifest {
             schema_version: SCHEMA_VERSION,
             experiment: EXPERIMENT,
-            started: now(),
+            started: timestamp(),
             command: format!("cargo xtask bench {}", arguments.join(" ")),
             me2: Build::of_this_tree(),
             host: Host::of_this_machine(),
@@ -91,24 +89,6 @@ impl Kept {
         self.folder.write("summary.json", measured)?;
         plot::draw(measured, &self.folder.file("speed.svg"))
     }
-}
-
-/// UTC, ISO 8601, whole seconds.
-fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    let (hour, minute, second) = now.to_hms();
-    format!("{}T{hour:02}:{minute:02}:{second:02}Z", now.date())
-}
-
-/// A folder of today's that is not there yet.
-fn of_today() -> PathBuf {
-    let name = format!("{}-{EXPERIMENT}", OffsetDateTime::now_utc().date());
-    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
-    let names = std::iter::once(name.clone()).chain(numbered);
-    let mut paths = names.map(|name| Path::new("bench-results").join(name));
-    paths
-        .find(|path| !path.exists())
-        .expect("there is always a next number")
 }
 
 fn write_lines(path: &Path, samples: &[Sample]) -> Result<()> {

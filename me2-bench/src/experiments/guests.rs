@@ -20,6 +20,9 @@ const FILLED_PERCENT_MIN: u64 = 70;
 /// after a while can count as written, more often under one VMM than under another.
 const SCAN: u64 = 200;
 
+/// Operations a second of all that work: what the built-in guest does if nothing is asked for.
+const RATE: u64 = 20_000;
+
 /// What a guest does, for a memory of so many bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Recipe {
@@ -49,10 +52,10 @@ pub(super) fn filled() -> Vec<Recipe> {
     let unscanned = |recipe| Recipe { scan: 0, ..recipe };
     vec![
         unscanned(full("idle", "workload=idle", 0, 0)),
-        full("kv", "workload=kv", 16, 20_000),
-        full("stream", "workload=stream", 4, 4_000),
-        full("churn", "workload=churn", 4, 4_000),
-        full("graph", "workload=graph", 4, 10_000),
+        full("kv", "workload=kv", 16, RATE),
+        full("stream", "workload=stream", 4, RATE),
+        full("churn", "workload=churn", 4, RATE),
+        full("graph", "workload=graph", 4, RATE),
         // Slow enough that pre-copy converges on every link.
         unscanned(full("calm", "workload=rewrite writes=100", 64, 500)),
     ]

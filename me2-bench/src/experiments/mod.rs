@@ -12,7 +12,10 @@ use serde_json::Value;
 
 use crate::{
     plots, priority,
-    results::{Build, Experiment, Folder, Host, Manifest, Rival, SCHEMA_VERSION, SchemeOfManifest},
+    results::{
+        Build, Experiment, Folder, Host, Manifest, Rival, SCHEMA_VERSION, SchemeOfManifest,
+        timestamp,
+    },
     run::{Plan, carry_out},
     schemes::{How, Programs, describe_qemu, qemu_version},
     summary,
@@ -60,7 +63,7 @@ fn conduct(
     let programs = common.programs();
     priority::raise();
     let manifest = manifest(experiment, common, &plan, catalog, &programs)?;
-    let folder = Folder::create(common.results.as_deref(), experiment)?;
+    let folder = Folder::create(common.results.as_deref(), experiment.name())?;
     eprintln!("results: {}", folder.path().display());
     folder.write("manifest.json", &manifest)?;
     let samples = carry_out(&plan, &programs, &folder)?;
@@ -128,7 +131,7 @@ fn manifest(
     Ok(Manifest {
         schema_version: SCHEMA_VERSION,
         experiment,
-        started: now(),
+        started: timestamp(),
         command: format!("cargo xtask bench {}", arguments.join(" ")),
         me2: Build::of_this_tree(),
         host: Host::of_this_machine(),
@@ -143,11 +146,4 @@ fn manifest(
         seed: plan.seed,
         notes: common.notes.clone(),
     })
-}
-
-/// UTC, to the second.
-fn now() -> String {
-    let now = time::OffsetDateTime::now_utc();
-    let (hour, minute, second) = now.to_hms();
-    format!("{}T{hour:02}:{minute:02}:{second:02}Z", now.date())
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use super::{Experiment, Manifest, SCHEMA_VERSION, Sample};
+use super::{Manifest, SCHEMA_VERSION, Sample};
 
 /// Folders of one day and experiment.
 const NUMBER_MAX: u32 = 100;
@@ -20,8 +20,9 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Makes the one that was asked for, or one of today in `bench-results`. It must be new, or empty.
-    pub(crate) fn create(asked: Option<&Path>, experiment: Experiment) -> anyhow::Result<Self> {
+    /// Makes the one that was asked for, or one of today in `bench-results`, named after the
+    /// experiment. It must be new, or empty.
+    pub(crate) fn create(asked: Option<&Path>, experiment: &str) -> anyhow::Result<Self> {
         let path = match asked {
             Some(path) => path.to_owned(),
             None => of_today(experiment).context("too many folders of today in bench-results")?,
@@ -87,6 +88,13 @@ impl Folder {
     }
 }
 
+/// The present moment: UTC, ISO 8601, whole seconds.
+pub(crate) fn timestamp() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    let (hour, minute, second) = now.to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", now.date())
+}
+
 /// The root of the project, if this program still is where it was built; else the current folder.
 pub(super) fn root() -> &'static Path {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
@@ -96,10 +104,10 @@ pub(super) fn root() -> &'static Path {
 }
 
 /// A name that is not taken yet.
-fn of_today(experiment: Experiment) -> Option<PathBuf> {
+fn of_today(experiment: &str) -> Option<PathBuf> {
     let today = time::OffsetDateTime::now_utc().date();
     let parent = root().join("bench-results");
-    let name = format!("{today}-{}", experiment.name());
+    let name = format!("{today}-{experiment}");
     let numbered = (2..NUMBER_MAX).map(|number| format!("{name}-{number}"));
     let mut paths = std::iter::once(name.clone())
         .chain(numbered)
@@ -115,12 +123,9 @@ mod tests {
     fn results_are_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new");
-        let made = Folder::create(Some(&path), Experiment::Me2).unwrap();
-        assert!(
-            Folder::create(Some(&path), Experiment::Me2).is_ok(),
-            "empty"
-        );
+        let made = Folder::create(Some(&path), "me2").unwrap();
+        assert!(Folder::create(Some(&path), "me2").is_ok(), "empty");
         made.write("a.json", &1).unwrap();
-        assert!(Folder::create(Some(&path), Experiment::Me2).is_err());
+        assert!(Folder::create(Some(&path), "me2").is_err());
     }
 }

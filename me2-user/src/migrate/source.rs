@@ -9,6 +9,7 @@ mod bulk;
 mod encoding;
 mod finish;
 mod link;
+mod passes;
 mod sent;
 
 use std::{
@@ -23,11 +24,11 @@ use me2_engine::{
     ownership::{self, DestinationMessage},
     phase::{Phase, PhaseLog},
     source::SourcePages,
-    switch::{self, Converged, Limits, PRECOPY_PASSES_MAX, PassResult, Strategy},
+    switch::Strategy,
 };
 use me2_vmm::{clock, dirty::Collect, pagemap};
 use me2_wire::{
-    PAGE_SIZE, PageIndex, Version,
+    PAGE_SIZE, PageIndex,
     blob::StateBlob,
     message::{self, RANGES_PER_MESSAGE_MAX, ToDestination, ToSource},
     range::RangeList,
@@ -53,15 +54,10 @@ use encoding::{Encoder, Encoding, Parts, Purpose, SendCounters};
 use link::Link;
 use sent::SentPages;
 
-/// Downtime that plain pre-copy converges to, if the request names none.
-const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
 /// How long vCPUs may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the explorer watches which pages are being written, to send these last.
 const EXPLORE_WINDOW: Duration = Duration::from_millis(20);
-/// A hybrid's next pass does not wait for the one before, if it has at least so many pages: fewer
-/// are sent within a round trip.
-const OVERLAP_PAGES_MIN: u64 = 1024;
 /// How far back the guest's rate before the migration is taken.
 const RATE_BEFORE: Duration = Duration::from_secs(2);
 /// Page records in the handover besides those that the CPU state refers to: bytes before
@@ -136,17 +132,6 @@ pub struct Attempt {
     connection: Option<quinn::Connection>,
     /// Traffic of connections before it.
     past_wire_bytes: u64,
-}
-
-/// A pass on its way.
-#[derive(Debug, Clone, Copy)]
-struct Sending {
-    version: Version,
-    pages: u64,
-    begun: Instant,
-    /// What all passes before it had sent.
-    pages_before: u64,
-    encoded_before: u64,
 }
 
 /// What is known once the VM stands still.
@@ -239,10 +224,12 @@ impl Attempt {
 
     /// Everything that may fail freely, in order.
     async fn until_stopped(&mut self) -> Result<Link, Failure> {
+        // Watched while the link is set up: nothing waits for it on a long one.
+        let watched_since = self.watch_writes()?;
         let mut link = self.setup().await?;
         let _progress = self.tell_progress(&link);
         let _window = link::keep_window(link.connection.clone());
-        self.explore().await?;
+        self.explore(watched_since).await?;
         let mut bulk = Bulk::open(
             &link.connection,
             link.preface,
@@ -292,16 +279,23 @@ impl Attempt {
         }
     }
 
-    /// Explore: starts the dirty log, and finds the pages that hold anything at all.
-    async fn explore(&mut self) -> Result<(), Failure> {
+    /// Starts the dirty log; from now on the probes tell which pages are being written.
+    fn watch_writes(&self) -> Result<Instant, Failure> {
+        block_in_place(|| self.machine.vm.start_dirty_log()).context("cannot log writes")?;
+        let layout = self.machine.vm.memory().layout();
+        self.machine.probing.forget_recent_writes(layout);
+        Ok(Instant::now())
+    }
+
+    /// Explore: finds the pages that hold anything at all, and those that are being written.
+    async fn explore(&mut self, watched_since: Instant) -> Result<(), Failure> {
         self.observer.enter(&mut self.log, Phase::Explore);
         let begun = Instant::now();
         let layout = self.machine.vm.memory().layout().clone();
-        block_in_place(|| self.machine.vm.start_dirty_log()).context("cannot log writes")?;
-        self.machine.probing.forget_recent_writes(&layout);
         if self.strategy == Strategy::Hybrid {
             // Not waiting for anything: this is how long the guest is observed.
-            tokio::time::sleep(EXPLORE_WINDOW).await;
+            let watched = (watched_since + EXPLORE_WINDOW).into();
+            tokio::time::sleep_until(watched).await;
         }
         let populated = block_in_place(|| pagemap::populated_pages(self.machine.vm.memory()))
             .context("cannot read which pages are populated")?;
@@ -346,144 +340,6 @@ impl Attempt {
         explore.populated_untouched_pages =
             explore.populated_pages - explore.populated_touched_pages;
         explore
-    }
-
-    /// Precopy: passes, as long as they pay.
-    async fn precopy(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<(), Failure> {
-        let limits = Limits {
-            converged: self.converged(),
-            passes: PRECOPY_PASSES_MAX,
-        };
-        let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
-        let (strategy, begun) = (self.strategy, Instant::now());
-        let pays = |result: &PassResult| {
-            let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
-            !is_late && switch::another_pass(strategy, result, &limits)
-        };
-        // The first of the passes that were not waited for: the rate is that of all of them.
-        let mut since = None;
-        for pass in 1.. {
-            self.observer.enter(&mut self.log, Phase::Precopy(pass));
-            let sending = self.send_pending(link, bulk).await?;
-            let first = *since.get_or_insert(sending);
-            // Once the last page has been read, the next pass can begin, while the link is still
-            // busy with this one.
-            let queued = self.pass_result(pass, &sending)?;
-            let overlaps = strategy == Strategy::Hybrid && queued.dirty_pages >= OVERLAP_PAGES_MIN;
-            if overlaps && pays(&queued) {
-                continue;
-            }
-            self.wait_received(link, bulk, sending.version).await?;
-            self.measure_rate(&first);
-            if !pays(&self.pass_result(pass, &sending)?) {
-                break;
-            }
-            since = None;
-        }
-        Ok(())
-    }
-
-    /// Reads the dirty log, and tells how far a pass has come.
-    fn pass_result(&mut self, pass: u32, sending: &Sending) -> Result<PassResult, Failure> {
-        let dirty = block_in_place(|| self.machine.vm.collect_dirty(Collect::AndProtect))
-            .context("cannot read the dirty log")?;
-        self.pending
-            .union(&Bitmap::from_words(dirty, self.pending.len()));
-        self.report.precopy.passes = u64::from(pass);
-        self.report.precopy.pages = self.counters.pages();
-        self.report.precopy.bytes = self.counters.encoded_bytes();
-        let result = PassResult {
-            pass,
-            sent_pages: sending.pages,
-            took: sending.begun.elapsed(),
-            dirty_pages: self.pending.count(),
-            total_sent_pages: self.report.precopy.pages,
-            used_pages: self.report.ram.useful_pages,
-        };
-        tracing::info!(
-            pass,
-            sent_pages = result.sent_pages,
-            dirty_pages = result.dirty_pages,
-            took_ms = result.took.as_millis() as u64,
-            encoded_bytes = self.counters.encoded_bytes() - sending.encoded_before,
-            "pass"
-        );
-        Ok(result)
-    }
-
-    /// When plain pre-copy stops the VM.
-    fn converged(&self) -> Converged {
-        let downtime = self.request.downtime_limit_ms.map(Duration::from_millis);
-        match self.request.stop_below_pages {
-            Some(pages) => Converged::Pages(pages),
-            None => Converged::Within(downtime.unwrap_or(DOWNTIME_LIMIT)),
-        }
-    }
-
-    /// Announces and sends everything pending; returns when all of it is queued.
-    async fn send_pending(&mut self, link: &mut Link, bulk: &mut Bulk) -> Result<Sending, Failure> {
-        let pages = self.pending.count();
-        let (version, ranges) = self.lock_pages().begin_version(&self.pending);
-        for pages in ranges.split(RANGES_PER_MESSAGE_MAX) {
-            link.control
-                .message(&ToDestination::Announce { version, pages })
-                .await?;
-        }
-        let layout = self.machine.vm.memory().layout();
-        let order = match self.uses(Part::Probes) {
-            true => self.machine.probing.hot_last(layout, self.pending.iter()),
-            false => self.pending.iter().collect(),
-        };
-        self.pending = Bitmap::new(self.pending.len());
-        let sending = Sending {
-            version,
-            pages,
-            begun: Instant::now(),
-            pages_before: self.counters.pages(),
-            encoded_before: self.counters.encoded_bytes(),
-        };
-        bulk.pass(order).await?;
-        Ok(sending)
-    }
-
-    /// Waits until the destination has what was sent last, and with it everything before.
-    async fn wait_received(
-        &mut self,
-        link: &mut Link,
-        bulk: &mut Bulk,
-        version: Version,
-    ) -> Result<(), Failure> {
-        link.control
-            .message(&ToDestination::PassEnd { version })
-            .await?;
-        loop {
-            let reply = tokio::select! {
-                reply = link.replies.message() => reply?,
-                failure = bulk.failed() => return Err(failure.into()),
-            };
-            match reply {
-                ToSource::PassReceived { version: received } if received == version => break,
-                ToSource::Progress { missing_pages, .. } => {
-                    self.observer
-                        .update(|status| status.pages_remaining = missing_pages);
-                }
-                ToSource::Refused { reason, .. } => {
-                    return Err(Failure::Refused(message::clean_text(&reason)));
-                }
-                _ => return Err(LinkError::Unexpected("a message in pre-copy").into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes how quickly everything went that was sent since then, and has arrived.
-    fn measure_rate(&mut self, since: &Sending) {
-        let seconds = since.begun.elapsed().as_secs_f64();
-        let pages = self.counters.pages() - since.pages_before;
-        self.rate = (pages * PAGE_SIZE as u64) as f64 / seconds;
-        // The last passes are short: they tell the round trip rather than the rate.
-        let wire_rate = (self.counters.encoded_bytes() - since.encoded_before) as f64 / seconds;
-        self.wire_rate = self.wire_rate.max(wire_rate);
     }
 
     /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
