@@ -50,6 +50,9 @@ const FIRST: Compression = Compression::Zstd { level: 1 };
 const LINK_RATE_FIRST: f64 = 250e6;
 /// Weight of a new measurement.
 const NEW: f64 = 0.1;
+/// Weight of a new window beside what is known of the link: its rate goes up and down with the
+/// congestion window, and no choice should follow that.
+const NEW_WINDOW: f64 = 0.2;
 /// A chunk with less in it says nothing about speed.
 const CHUNK_BYTES_MIN: u64 = 64 << 10;
 /// The link is judged over at least this time, and so many chunks.
@@ -79,7 +82,7 @@ const TRY_FIRST_WINDOW: u64 = 4;
 /// How long such a window is: as short as can be told apart from chance.
 const TRY_WINDOW: Duration = Duration::from_millis(8);
 /// What another choice must gain to be taken, as a part of the time.
-const GAIN_MIN: f64 = 0.03;
+const GAIN_MIN: f64 = 0.05;
 
 /// Chooses how to compress the next chunk.
 pub struct Chooser {
@@ -250,10 +253,10 @@ impl Link {
         let share = waiting / (busy + waiting).max(f64::MIN_POSITIVE);
         if share >= WAITING_MUCH {
             // What had only been supposed counts for nothing beside it.
-            self.rate = match self.is_seen && !window.is_trial {
-                true => (self.rate + rate) / 2.0,
-                false => rate,
-            };
+            match self.is_seen && !window.is_trial {
+                true => mix_by(&mut self.rate, rate, NEW_WINDOW),
+                false => self.rate = rate,
+            }
             self.is_seen = true;
             self.growth = GROWTH_MIN;
         } else if share <= WAITING_LITTLE {
@@ -261,7 +264,7 @@ impl Link {
             self.is_seen = false;
             self.growth = (1.0 + (self.growth - 1.0) * GROWTH_OF_GROWTH).min(GROWTH_MAX);
         } else {
-            self.rate = (self.rate + RATE_MARGIN * rate) / 2.0;
+            mix_by(&mut self.rate, RATE_MARGIN * rate, NEW_WINDOW);
         }
     }
 }
@@ -309,7 +312,11 @@ fn table(compression: Compression) -> Option<Cost> {
 }
 
 fn mix(known: &mut f64, seen: f64) {
-    *known += NEW * (seen - *known);
+    mix_by(known, seen, NEW);
+}
+
+fn mix_by(known: &mut f64, seen: f64, weight: f64) {
+    *known += weight * (seen - *known);
 }
 
 #[cfg(test)]
