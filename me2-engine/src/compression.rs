@@ -5,10 +5,10 @@
 //! time of a byte by a choice = max(encoder time / encoders, wire bytes / link rate)
 //! ```
 //!
-//! How the levels of zstd compare among each other is taken from a table, since that hardly depends
-//! on machine and contents. What does is measured all the time, chunk by chunk: how long a byte
-//! takes without compression, and how much slower and smaller than in the table it gets with it.
-//! So one chunk says something about every choice.
+//! How the choices compare among each other is taken from a table, since that hardly depends on
+//! machine and contents. What does is measured all the time, chunk by chunk: how much slower than in
+//! the table a byte is encoded, and how much larger it stays. So one chunk says something about
+//! every choice.
 //!
 //! The link's rate is known only while the encoders wait for it. While they do not, it is taken to
 //! be higher from window to window, so that ever lighter choices get their turn, until it is the
@@ -31,21 +31,19 @@ struct Cost {
     wire_bytes: f64,
 }
 
-/// Levels of zstd worth their time, with what they cost besides reading the page, in memory of
-/// compilers, Python, programs and the built-in guest (`bench codec`; chunks of 64 pages, from
-/// level 6 on of 256).
-const LEVELS: [(i32, Cost); 6] = [
-    level(-5, 1.8, 0.465),
-    level(-1, 2.1, 0.35),
-    level(1, 2.6, 0.33),
-    level(3, 3.3, 0.317),
-    level(6, 9.9, 0.295),
-    level(9, 18.0, 0.288),
+/// What is worth its time, with what it costs in memory of compilers, Python, programs and the
+/// built-in guest (`bench codec`; chunks of 64 pages, from level 6 on of 256).
+const CHOICES: [(Compression, Cost); 7] = [
+    (Compression::None, cost(0.7, 1.0)),
+    (zstd(-5), cost(2.4, 0.465)),
+    (zstd(-1), cost(2.8, 0.35)),
+    (zstd(1), cost(3.3, 0.33)),
+    (zstd(3), cost(4.0, 0.317)),
+    (zstd(6), cost(10.5, 0.295)),
+    (zstd(9), cost(19.0, 0.288)),
 ];
-/// Without compression, while it was not measured.
-const PLAIN_NANOSECONDS: f64 = 0.5;
 /// Where the choice begins, while nothing is known.
-const FIRST: Compression = Compression::Zstd { level: 1 };
+const FIRST: Compression = zstd(1);
 /// Rate that a link is taken to have while nothing is known, in bytes a second.
 const LINK_RATE_FIRST: f64 = 250e6;
 /// Weight of a new measurement.
@@ -71,9 +69,9 @@ const RATE_MARGIN: f64 = 1.1;
 const GROWTH_MAX: f64 = 2.0;
 const GROWTH_MIN: f64 = 1.01;
 const GROWTH_OF_GROWTH: f64 = 1.06;
-/// One in so many chunks is encoded another way, so that what is not chosen stays known: compressed
-/// if none is, and not if the encoders are what is waited for.
+/// Where nothing is compressed, one in so many chunks is, so that it stays known what it would gain.
 const TRY_EVERY_CHUNKS: u64 = 256;
+const TRY: Compression = zstd(-5);
 /// From this rate on, in bytes a second, the link may be limited by the cores that drive it: then one
 /// window in so many is sent without compression, beginning with an early one.
 const RATE_OF_CORES: f64 = 80e6;
@@ -82,15 +80,13 @@ const TRY_FIRST_WINDOW: u64 = 4;
 /// How long such a window is: as short as can be told apart from chance.
 const TRY_WINDOW: Duration = Duration::from_millis(8);
 /// What another choice must gain to be taken, as a part of the time.
-const GAIN_MIN: f64 = 0.05;
+const GAIN_MIN: f64 = 0.04;
 
 /// Chooses how to compress the next chunk.
 pub struct Chooser {
     encoders: f64,
     best: Compression,
-    /// Encoder time of a byte that is not compressed, in nanoseconds.
-    plain_nanoseconds: f64,
-    /// Time and wire bytes of compression by those of the table.
+    /// Encoder time, and wire bytes of compression, by those of the table.
     slower: f64,
     larger: f64,
     link: Link,
@@ -142,7 +138,6 @@ impl Chooser {
         Self {
             encoders: encoders.max(1) as f64,
             best: FIRST,
-            plain_nanoseconds: PLAIN_NANOSECONDS,
             slower: 1.0,
             larger: 1.0,
             link: Link {
@@ -162,13 +157,10 @@ impl Chooser {
         if self.window.is_trial {
             return Compression::None;
         }
-        if self.chunks == 0 || !self.chunks.is_multiple_of(TRY_EVERY_CHUNKS) {
-            return self.best;
-        }
+        let is_trial = self.chunks > 0 && self.chunks.is_multiple_of(TRY_EVERY_CHUNKS);
         match self.best {
-            Compression::None => zstd(LEVELS[0].0),
-            Compression::Zstd { .. } if !self.link.is_seen => Compression::None,
-            Compression::Zstd { .. } => self.best,
+            Compression::None if is_trial => TRY,
+            best => best,
         }
     }
 
@@ -206,43 +198,35 @@ impl Chooser {
     }
 
     fn measure(&mut self, chunk: &EncodedChunk) {
+        let Some(typical) = table(chunk.compression) else {
+            return;
+        };
         let plain_bytes = chunk.plain_bytes as f64;
         let nanoseconds = chunk.busy.as_nanos() as f64 / plain_bytes;
-        let wire_bytes = (chunk.wire_bytes as f64 / plain_bytes).min(1.0);
-        match table(chunk.compression) {
-            None => mix(&mut self.plain_nanoseconds, nanoseconds),
-            Some(typical) => {
-                let compressing = (nanoseconds - self.plain_nanoseconds).max(0.0);
-                mix(&mut self.slower, compressing / typical.nanoseconds);
-                mix(&mut self.larger, wire_bytes / typical.wire_bytes);
-            }
+        mix(&mut self.slower, nanoseconds / typical.nanoseconds);
+        if chunk.compression != Compression::None {
+            let wire_bytes = (chunk.wire_bytes as f64 / plain_bytes).min(1.0);
+            mix(&mut self.larger, wire_bytes / typical.wire_bytes);
         }
     }
 
     fn soonest(&self) -> Compression {
-        let time = |compression| {
-            let cost = self.cost(compression);
-            (cost.nanoseconds / 1e9 / self.encoders).max(cost.wire_bytes / self.link.rate)
+        let time = |typical: &Cost| {
+            let nanoseconds = self.slower * typical.nanoseconds;
+            // What is not compressed stays as large, and nothing gets larger than that.
+            let wire_bytes = match typical.wire_bytes < 1.0 {
+                true => (self.larger * typical.wire_bytes).min(1.0),
+                false => 1.0,
+            };
+            (nanoseconds / 1e9 / self.encoders).max(wire_bytes / self.link.rate)
         };
-        let current = time(self.best);
-        std::iter::once(Compression::None)
-            .chain(LEVELS.iter().map(|(level, _)| zstd(*level)))
-            .filter(|choice| time(*choice) < current * (1.0 - GAIN_MIN))
-            .min_by(|a, b| time(*a).total_cmp(&time(*b)))
-            .unwrap_or(self.best)
-    }
-
-    fn cost(&self, compression: Compression) -> Cost {
-        match table(compression) {
-            None => Cost {
-                nanoseconds: self.plain_nanoseconds,
-                wire_bytes: 1.0,
-            },
-            Some(typical) => Cost {
-                nanoseconds: self.plain_nanoseconds + self.slower * typical.nanoseconds,
-                wire_bytes: (self.larger * typical.wire_bytes).min(1.0),
-            },
-        }
+        let current = table(self.best).map_or(f64::INFINITY, |typical| time(&typical));
+        CHOICES
+            .iter()
+            .map(|(choice, typical)| (*choice, time(typical)))
+            .filter(|(_, time)| *time < current * (1.0 - GAIN_MIN))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map_or(self.best, |(choice, _)| choice)
     }
 }
 
@@ -289,25 +273,22 @@ impl Window {
     }
 }
 
-const fn level(level: i32, nanoseconds: f64, wire_bytes: f64) -> (i32, Cost) {
-    (
-        level,
-        Cost {
-            nanoseconds,
-            wire_bytes,
-        },
-    )
+const fn cost(nanoseconds: f64, wire_bytes: f64) -> Cost {
+    Cost {
+        nanoseconds,
+        wire_bytes,
+    }
 }
 
-fn zstd(level: i32) -> Compression {
+const fn zstd(level: i32) -> Compression {
     Compression::Zstd { level }
 }
 
-/// What compression costs by the table; `None` where there is none.
+/// What a choice costs by the table.
 fn table(compression: Compression) -> Option<Cost> {
-    LEVELS
+    CHOICES
         .iter()
-        .find(|(level, _)| compression == zstd(*level))
+        .find(|(choice, _)| *choice == compression)
         .map(|(_, cost)| *cost)
 }
 
@@ -335,17 +316,12 @@ mod tests {
 
     impl World {
         fn cost(&self, compression: Compression) -> Cost {
-            match table(compression) {
-                None => Cost {
-                    nanoseconds: 1.0,
-                    wire_bytes: 1.0,
-                },
-                Some(typical) => Cost {
-                    nanoseconds: 1.0 + typical.nanoseconds * self.slowness,
-                    wire_bytes: match self.compresses {
-                        true => typical.wire_bytes,
-                        false => 1.0,
-                    },
+            let typical = table(compression).unwrap();
+            Cost {
+                nanoseconds: typical.nanoseconds * self.slowness,
+                wire_bytes: match self.compresses {
+                    true => typical.wire_bytes,
+                    false => 1.0,
                 },
             }
         }
@@ -377,10 +353,9 @@ mod tests {
                 };
                 chooser.encoded(&chunk, Duration::from_secs_f64(now));
             }
-            let choices = LEVELS.iter().map(|(level, _)| zstd(*level));
-            let best = choices
-                .chain([Compression::None])
-                .map(|choice| self.time(choice))
+            let best = CHOICES
+                .iter()
+                .map(|(choice, _)| self.time(*choice))
                 .fold(f64::INFINITY, f64::min);
             best * CHUNK * chunks / (now - from)
         }
