@@ -49,6 +49,7 @@ const BYTES_MAX: u64 = 2 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Contents {
     /// The file: whole pages, one behind the other, none of them zero, no two the same.
+    #[serde(skip)]
     pub(crate) path: PathBuf,
     /// Its length.
     pub(crate) bytes: u64,
