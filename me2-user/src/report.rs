@@ -173,7 +173,7 @@ pub struct Encoding {
 /// What was found out about the memory before the first page was sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Explore {
-    /// How long it took.
+    /// How long it took: starting the dirty log, and what followed the set-up.
     pub time_ms: f64,
     /// Pages that hold memory, by the host's page tables: the truth.
     pub populated_pages: u64,

@@ -280,10 +280,12 @@ impl Attempt {
     }
 
     /// Starts the dirty log; from now on the probes tell which pages are being written.
-    fn watch_writes(&self) -> Result<Instant, Failure> {
+    fn watch_writes(&mut self) -> Result<Instant, Failure> {
+        let begun = Instant::now();
         block_in_place(|| self.machine.vm.start_dirty_log()).context("cannot log writes")?;
         let layout = self.machine.vm.memory().layout();
         self.machine.probing.forget_recent_writes(layout);
+        self.report.explore.time_ms = begun.elapsed().as_secs_f64() * 1e3;
         Ok(Instant::now())
     }
 
@@ -300,7 +302,7 @@ impl Attempt {
         let populated = block_in_place(|| pagemap::populated_pages(self.machine.vm.memory()))
             .context("cannot read which pages are populated")?;
         let populated = Bitmap::from_words(populated, layout.page_count());
-        let time_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let time_ms = self.report.explore.time_ms + begun.elapsed().as_secs_f64() * 1e3;
         self.report.explore = Explore {
             time_ms,
             ..self.compare_with_probes(&populated)
