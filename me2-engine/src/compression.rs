@@ -2,27 +2,27 @@
 //! seen to do.
 //!
 //! ```text
-//! time of a byte by a choice = max(encoder time / encoders, wire bytes / link rate)
+//! time of a byte by a choice = max(processor time / encoders, wire bytes / link rate)
+//! processor time = preparing + compressing + driving the link * wire bytes
 //! ```
 //!
 //! How the choices compare among each other is taken from a table, since that hardly depends on
-//! machine and contents. What does is measured all the time, chunk by chunk: how much slower than in
-//! the table a byte is encoded, and how much larger it stays. So one chunk says something about
-//! every choice.
+//! machine and contents. What does is measured all the time, chunk by chunk: what a byte costs
+//! before it is compressed, how much slower than in the table it is compressed, and how much larger
+//! it stays. So one chunk says something about every choice. Encoders share their cores with what
+//! drives the link: what they are kept from working, by the bytes that travel meanwhile, is what a
+//! byte costs there. Where the destination is on the same host, decompression takes from them too.
 //!
 //! The link's rate is known only while the encoders wait for it. While they do not, it is taken to
 //! be higher from window to window, so that ever lighter choices get their turn, until it is the
 //! link that is waited for.
 //!
-//! A fast link is often no more than the cores that are left to drive it, and encoders take these
-//! away. So above some rate a whole window is sent without compression now and then, to see what
-//! the link takes then.
 
 use std::time::Duration;
 
 use me2_wire::page::Compression;
 
-/// What a byte costs.
+/// What compressing a byte costs.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     /// Of an encoder's time.
@@ -34,14 +34,16 @@ struct Cost {
 /// What is worth its time, with what it costs in memory of compilers, Python, programs and the
 /// built-in guest (`bench codec`; chunks of 64 pages, from level 6 on of 256).
 const CHOICES: [(Compression, Cost); 7] = [
-    (Compression::None, cost(0.7, 1.0)),
-    (zstd(-5), cost(2.4, 0.465)),
-    (zstd(-1), cost(2.8, 0.35)),
-    (zstd(1), cost(3.3, 0.33)),
-    (zstd(3), cost(4.0, 0.317)),
-    (zstd(6), cost(10.5, 0.295)),
-    (zstd(9), cost(19.0, 0.288)),
+    (Compression::None, cost(0.0, 1.0)),
+    (zstd(-5), cost(1.7, 0.465)),
+    (zstd(-1), cost(2.1, 0.35)),
+    (zstd(1), cost(2.6, 0.33)),
+    (zstd(3), cost(3.3, 0.317)),
+    (zstd(6), cost(9.8, 0.295)),
+    (zstd(9), cost(18.3, 0.288)),
 ];
+/// What a byte costs before it is compressed, while nothing is known, in nanoseconds.
+const PREPARING_FIRST: f64 = 0.7;
 /// Where the choice begins, while nothing is known.
 const FIRST: Compression = zstd(1);
 /// Rate that a link is taken to have while nothing is known, in bytes a second.
@@ -67,33 +69,35 @@ const RATE_MARGIN: f64 = 1.1;
 /// How much more it is taken to take with little waiting, from window to window: while its rate was never seen
 /// (the most), just after it was seen, and how the latter grows into the former again.
 const GROWTH_MAX: f64 = 2.0;
-const GROWTH_MIN: f64 = 1.01;
-const GROWTH_OF_GROWTH: f64 = 1.06;
+const GROWTH_MIN: f64 = 1.02;
+const GROWTH_OF_GROWTH: f64 = 1.2;
 /// Where nothing is compressed, one in so many chunks is, so that it stays known what it would gain.
 const TRY_EVERY_CHUNKS: u64 = 256;
 const TRY: Compression = zstd(-5);
-/// From this rate on, in bytes a second, the link may be limited by the cores that drive it: then one
-/// window in so many is sent without compression, beginning with an early one.
-const RATE_OF_CORES: f64 = 80e6;
-const TRY_EVERY_WINDOWS: u64 = 40;
-const TRY_FIRST_WINDOW: u64 = 4;
-/// How long such a window is: as short as can be told apart from chance.
-const TRY_WINDOW: Duration = Duration::from_millis(8);
+/// What it takes to decompress a byte, in nanoseconds, by any choice.
+const DECOMPRESSING: f64 = 1.2;
 /// What another choice must gain to be taken, as a part of the time.
 const GAIN_MIN: f64 = 0.04;
+/// What a choice with fewer bytes on the wire may cost, as a part of the time.
+const COST_MAX: f64 = 0.03;
 
 /// Chooses how to compress the next chunk.
 pub struct Chooser {
     encoders: f64,
+    /// What a compressed byte takes from the encoders at the other end, in nanoseconds.
+    decompressing: f64,
     best: Compression,
-    /// Encoder time, and wire bytes of compression, by those of the table.
+    /// What a byte costs before it is compressed, in nanoseconds.
+    preparing: f64,
+    /// Time and wire bytes of compression, by those of the table.
     slower: f64,
     larger: f64,
+    /// What a byte on the wire takes from the encoders, in nanoseconds.
+    driving: f64,
     link: Link,
     /// When the first window ended.
     begun: Option<Duration>,
     chunks: u64,
-    windows: u64,
     window: Window,
 }
 
@@ -109,10 +113,9 @@ struct Link {
 /// What was seen since the link was judged last.
 struct Window {
     begun: Duration,
-    /// Sent without compression, to see what the link takes.
-    is_trial: bool,
     chunks: u32,
     wire_bytes: u64,
+    processor: Duration,
     busy: Duration,
     waiting: Duration,
 }
@@ -126,7 +129,11 @@ pub struct EncodedChunk {
     pub plain_bytes: u64,
     /// Bytes that travel.
     pub wire_bytes: u64,
-    /// Time that it took to encode.
+    /// Processor time until it could be compressed.
+    pub preparing: Duration,
+    /// Processor time of compressing it.
+    pub compressing: Duration,
+    /// Time that it took to encode, that in which others had the encoder's core included.
     pub busy: Duration,
     /// Time that the encoder waited until the link took it.
     pub waiting: Duration,
@@ -137,9 +144,12 @@ impl Chooser {
     pub fn new(encoders: usize) -> Self {
         Self {
             encoders: encoders.max(1) as f64,
+            decompressing: 0.0,
             best: FIRST,
+            preparing: PREPARING_FIRST,
             slower: 1.0,
             larger: 1.0,
+            driving: 0.0,
             link: Link {
                 rate: LINK_RATE_FIRST,
                 is_seen: false,
@@ -147,16 +157,17 @@ impl Chooser {
             },
             begun: None,
             chunks: 0,
-            windows: 0,
-            window: Window::new(Duration::ZERO, false),
+            window: Window::new(Duration::ZERO),
         }
+    }
+
+    /// The destination is on this host: what is decompressed there takes from the same cores.
+    pub fn share_cores_with_destination(&mut self) {
+        self.decompressing = DECOMPRESSING;
     }
 
     /// How to compress the next chunk.
     pub fn choose(&self) -> Compression {
-        if self.window.is_trial {
-            return Compression::None;
-        }
         let is_trial = self.chunks > 0 && self.chunks.is_multiple_of(TRY_EVERY_CHUNKS);
         match self.best {
             Compression::None if is_trial => TRY,
@@ -177,56 +188,74 @@ impl Chooser {
         }
         self.window.add(chunk);
         let elapsed = now.saturating_sub(self.window.begun);
-        let length = match self.window.is_trial {
-            true => TRY_WINDOW,
-            false => WINDOW,
-        };
-        if elapsed >= length && self.window.chunks >= WINDOW_CHUNKS_MIN {
+        if elapsed >= WINDOW && self.window.chunks >= WINDOW_CHUNKS_MIN {
             if now - *self.begun.get_or_insert(now) >= START {
-                self.link.judge(&self.window, elapsed);
+                self.learn(elapsed);
             }
-            self.windows += 1;
-            self.window = Window::new(now, self.is_trial_due());
+            self.window = Window::new(now);
         }
         self.best = self.soonest();
     }
 
-    fn is_trial_due(&self) -> bool {
-        self.windows % TRY_EVERY_WINDOWS == TRY_FIRST_WINDOW
-            && self.best != Compression::None
-            && self.link.rate > RATE_OF_CORES
+    fn learn(&mut self, elapsed: Duration) {
+        let window = &self.window;
+        self.link.judge(window, elapsed);
+        let kept_from_working = window.busy.saturating_sub(window.processor);
+        let driving = kept_from_working.as_nanos() as f64 / (window.wire_bytes as f64).max(1.0);
+        mix_by(&mut self.driving, driving, NEW_WINDOW);
     }
 
     fn measure(&mut self, chunk: &EncodedChunk) {
-        let Some(typical) = table(chunk.compression) else {
-            return;
-        };
         let plain_bytes = chunk.plain_bytes as f64;
-        let nanoseconds = chunk.busy.as_nanos() as f64 / plain_bytes;
-        mix(&mut self.slower, nanoseconds / typical.nanoseconds);
-        if chunk.compression != Compression::None {
-            let wire_bytes = (chunk.wire_bytes as f64 / plain_bytes).min(1.0);
-            mix(&mut self.larger, wire_bytes / typical.wire_bytes);
+        let by_byte = |time: Duration| time.as_nanos() as f64 / plain_bytes;
+        mix(&mut self.preparing, by_byte(chunk.preparing));
+        match table(chunk.compression) {
+            Some(typical) if chunk.compression != Compression::None => {
+                mix(
+                    &mut self.slower,
+                    by_byte(chunk.compressing) / typical.nanoseconds,
+                );
+                let wire_bytes = (chunk.wire_bytes as f64 / plain_bytes).min(1.0);
+                mix(&mut self.larger, wire_bytes / typical.wire_bytes);
+            }
+            _ => {}
         }
     }
 
+    /// The choice with the fewest bytes on the wire among those that are about the fastest.
     fn soonest(&self) -> Compression {
-        let time = |typical: &Cost| {
-            let nanoseconds = self.slower * typical.nanoseconds;
-            // What is not compressed stays as large, and nothing gets larger than that.
-            let wire_bytes = match typical.wire_bytes < 1.0 {
-                true => (self.larger * typical.wire_bytes).min(1.0),
-                false => 1.0,
-            };
-            (nanoseconds / 1e9 / self.encoders).max(wire_bytes / self.link.rate)
-        };
-        let current = table(self.best).map_or(f64::INFINITY, |typical| time(&typical));
-        CHOICES
+        let times = CHOICES.map(|(choice, typical)| (choice, self.time(&typical)));
+        let least = times
             .iter()
-            .map(|(choice, typical)| (*choice, time(typical)))
-            .filter(|(_, time)| *time < current * (1.0 - GAIN_MIN))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map_or(self.best, |(choice, _)| choice)
+            .map(|(_, time)| *time)
+            .fold(f64::INFINITY, f64::min);
+        let fewest_bytes = times
+            .iter()
+            .rposition(|(_, time)| *time <= least * (1.0 + COST_MAX))
+            .expect("the fastest is one of them");
+        let current = times.iter().position(|(choice, _)| *choice == self.best);
+        let stays = current.is_some_and(|current| {
+            current >= fewest_bytes && times[current].1 <= least * (1.0 + COST_MAX + GAIN_MIN)
+        });
+        if stays {
+            self.best
+        } else {
+            times[fewest_bytes].0
+        }
+    }
+
+    /// Nanoseconds that a byte takes.
+    fn time(&self, typical: &Cost) -> f64 {
+        // What is not compressed stays as large, and nothing gets larger than that.
+        let wire_bytes = match typical.wire_bytes < 1.0 {
+            true => (self.larger * typical.wire_bytes).min(1.0),
+            false => 1.0,
+        };
+        let mut processor = self.preparing + self.driving * wire_bytes;
+        if typical.nanoseconds > 0.0 {
+            processor += self.slower * typical.nanoseconds + self.decompressing;
+        }
+        (processor / self.encoders).max(1e9 * wire_bytes / self.link.rate)
     }
 }
 
@@ -237,7 +266,7 @@ impl Link {
         let share = waiting / (busy + waiting).max(f64::MIN_POSITIVE);
         if share >= WAITING_MUCH {
             // What had only been supposed counts for nothing beside it.
-            match self.is_seen && !window.is_trial {
+            match self.is_seen {
                 true => mix_by(&mut self.rate, rate, NEW_WINDOW),
                 false => self.rate = rate,
             }
@@ -248,18 +277,18 @@ impl Link {
             self.is_seen = false;
             self.growth = (1.0 + (self.growth - 1.0) * GROWTH_OF_GROWTH).min(GROWTH_MAX);
         } else {
-            mix_by(&mut self.rate, RATE_MARGIN * rate, NEW_WINDOW);
+            self.rate = self.rate.max(RATE_MARGIN * rate);
         }
     }
 }
 
 impl Window {
-    fn new(begun: Duration, is_trial: bool) -> Self {
+    fn new(begun: Duration) -> Self {
         Self {
             begun,
-            is_trial,
             chunks: 0,
             wire_bytes: 0,
+            processor: Duration::ZERO,
             busy: Duration::ZERO,
             waiting: Duration::ZERO,
         }
@@ -268,6 +297,7 @@ impl Window {
     fn add(&mut self, chunk: &EncodedChunk) {
         self.chunks += 1;
         self.wire_bytes += chunk.wire_bytes;
+        self.processor += chunk.preparing + chunk.compressing;
         self.busy += chunk.busy;
         self.waiting += chunk.waiting;
     }
@@ -318,7 +348,7 @@ mod tests {
         fn cost(&self, compression: Compression) -> Cost {
             let typical = table(compression).unwrap();
             Cost {
-                nanoseconds: typical.nanoseconds * self.slowness,
+                nanoseconds: (PREPARING_FIRST + typical.nanoseconds) * self.slowness,
                 wire_bytes: match self.compresses {
                     true => typical.wire_bytes,
                     false => 1.0,
@@ -340,6 +370,8 @@ mod tests {
                 let compression = chooser.choose();
                 let cost = self.cost(compression);
                 let busy = cost.nanoseconds * CHUNK / 1e9;
+                let preparing = PREPARING_FIRST * self.slowness * CHUNK / 1e9;
+                let preparing = Duration::from_secs_f64(preparing);
                 let took = self.time(compression) * CHUNK;
                 now += took;
                 chunks += 1.0;
@@ -347,6 +379,8 @@ mod tests {
                     compression,
                     plain_bytes: CHUNK as u64,
                     wire_bytes: (cost.wire_bytes * CHUNK) as u64,
+                    preparing,
+                    compressing: Duration::from_secs_f64(busy).saturating_sub(preparing),
                     busy: Duration::from_secs_f64(busy),
                     // Two encoders share the time that a chunk takes.
                     waiting: Duration::from_secs_f64((took * 2.0 - busy).max(0.0)),
@@ -405,6 +439,8 @@ mod tests {
                 compression: FIRST,
                 plain_bytes: 100,
                 wire_bytes: 100,
+                preparing: Duration::ZERO,
+                compressing: Duration::from_millis(1),
                 busy: Duration::from_millis(1),
                 waiting: Duration::from_millis(100),
             };

@@ -187,6 +187,11 @@ impl DestinationPages {
         })
     }
 
+    /// Whether the table is frozen: the VM may run here.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
     /// Whether a version of a page is at hand as it arrived: others may refer to it.
     pub fn holds(&self, index: PageIndex, version: Version) -> Option<Content> {
         let page = self.pages.get(index as usize)?;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::Range,
     os::fd::{AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
@@ -39,6 +40,32 @@ impl AnonymousMapping {
         // SAFETY: start + len is still inside, since head + len <= padded.
         unmap(unsafe { start.add(len) }, padded - head - len);
         Ok(Self { start, len })
+    }
+
+    /// Asks for large pages; a host that has none goes on with small ones.
+    pub fn prefer_large_pages(&self) {
+        self.advise(0..self.len, libc::MADV_HUGEPAGE);
+    }
+
+    /// Populates these bytes, whole pages, as if all of them were written; a host that cannot does
+    /// so on first touch.
+    pub fn populate(&self, bytes: Range<usize>) {
+        self.advise(bytes, libc::MADV_POPULATE_WRITE);
+    }
+
+    fn advise(&self, bytes: Range<usize>, advice: libc::c_int) {
+        assert!(bytes.start <= bytes.end && bytes.end <= self.len);
+        // SAFETY: the range lies in this mapping; neither advice changes what it contains.
+        let result = unsafe {
+            libc::madvise(
+                self.start.as_ptr().add(bytes.start).cast(),
+                bytes.len(),
+                advice,
+            )
+        };
+        if result != 0 {
+            tracing::debug!("advice {advice}: {}", io::Error::last_os_error());
+        }
     }
 
     /// Address of the first byte.

@@ -3,7 +3,7 @@
 //! Pages never go straight into guest memory during pre-copy: a later version may follow, and a
 //! page becomes visible to the guest once, in its final version.
 
-use std::io;
+use std::{io, ops::Range};
 
 use crate::{
     layout::{PAGE_SIZE, PageIndex},
@@ -25,6 +25,25 @@ impl Staging {
     pub fn new(pages: PageIndex) -> io::Result<Self> {
         let mapping = AnonymousMapping::new(pages as usize * PAGE_SIZE)?;
         Ok(Self { mapping, pages })
+    }
+
+    /// Room that is filled from one end to the other: in large pages if the host has them, which
+    /// cost less to populate.
+    pub fn dense(pages: PageIndex) -> io::Result<Self> {
+        let staging = Self::new(pages)?;
+        staging.mapping.prefer_large_pages();
+        Ok(staging)
+    }
+
+    /// Populates room for these pages at once, which costs less than page by page when they are
+    /// written. Without the memory for it, that is left for later.
+    pub fn populate(&self, pages: Range<PageIndex>) {
+        if pages.is_empty() {
+            return;
+        }
+        self.address(pages.end - 1);
+        self.mapping
+            .populate(pages.start as usize * PAGE_SIZE..pages.end as usize * PAGE_SIZE);
     }
 
     /// Stages a version of a page, replacing an earlier one.

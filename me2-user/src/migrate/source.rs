@@ -229,6 +229,10 @@ impl Attempt {
         let mut link = self.setup().await?;
         let _progress = self.tell_progress(&link);
         let _window = link::keep_window(link.connection.clone());
+        if link.same_host {
+            let mut chooser = self.chooser.lock().expect("no panics under this lock");
+            chooser.share_cores_with_destination();
+        }
         self.explore(watched_since).await?;
         let mut bulk = Bulk::open(
             &link.connection,

@@ -151,6 +151,7 @@ impl Pager {
         contents: &[u8],
     ) -> Result<(), PageError> {
         assert_eq!(batch.len() * PAGE_SIZE, contents.len(), "a page each");
+        self.make_room(batch);
         let mut to_place = Vec::new();
         {
             let mut table = self.lock();
@@ -199,6 +200,22 @@ impl Pager {
             self.placed(pages, placed);
         }
         Ok(())
+    }
+
+    /// Populates room to stage these pages, run by run rather than by a page fault each.
+    fn make_room(&self, batch: &[ArrivedPage]) {
+        if self.lock().pages.is_handed_over() {
+            return;
+        }
+        let staging = self.staging.read().unwrap_or_else(PoisonError::into_inner);
+        for run in batch.chunk_by(follows) {
+            let (first, last) = (&run[0], &run[run.len() - 1]);
+            if let Some(staging) = &*staging
+                && !first.is_zero
+            {
+                staging.populate(first.page..last.page + 1);
+            }
+        }
     }
 
     /// Copies out a version of a page as it arrived, for a record that refers to it. False if it

@@ -24,6 +24,8 @@ use super::{
     super::{CHUNK_PAGES, Machine},
     sent::SentPages,
 };
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::control::types::{CodecChoice, MigrateRequest, Part};
 
 /// From this level of zstd on, a larger chunk becomes smaller by more than 1% of its pages.
@@ -84,7 +86,7 @@ impl SendCounters {
         }
         add(&self.encoded_bytes, frame.bytes.len() as u64);
         add(&self.plain_bytes, frame.plain_bytes);
-        add(&self.busy_ns, frame.busy.as_nanos() as u64);
+        add(&self.busy_ns, frame.effort.busy.as_nanos() as u64);
     }
 }
 
@@ -160,7 +162,9 @@ impl Encoding {
             compression: frame.compression,
             plain_bytes: frame.plain_bytes,
             wire_bytes: frame.wire_bytes,
-            busy: frame.busy,
+            preparing: frame.effort.preparing,
+            compressing: frame.effort.compressing,
+            busy: frame.effort.busy,
             waiting,
         };
         self.lock_chooser().encoded(&chunk, self.begun.elapsed());
@@ -206,6 +210,14 @@ pub struct EncodedFrame {
     pub is_compressed: bool,
     compression: Compression,
     plain_bytes: u64,
+    effort: Effort,
+}
+
+/// Time that went into a frame: an encoder's processor time, and all of it.
+#[derive(Clone, Copy)]
+struct Effort {
+    preparing: Duration,
+    compressing: Duration,
     busy: Duration,
 }
 
@@ -214,7 +226,7 @@ pub struct FrameCost {
     compression: Compression,
     plain_bytes: u64,
     wire_bytes: u64,
-    busy: Duration,
+    effort: Effort,
 }
 
 impl EncodedFrame {
@@ -224,7 +236,7 @@ impl EncodedFrame {
             compression: self.compression,
             plain_bytes: self.plain_bytes,
             wire_bytes: self.bytes.len() as u64,
-            busy: self.busy,
+            effort: self.effort,
         }
     }
 }
@@ -266,7 +278,7 @@ impl Encoder {
     /// Reads and encodes claimed pages, at most a chunk of them and at least one. Each page is
     /// copied out once, then hashed and encoded: the guest may be writing it.
     pub fn encode(&mut self, claimed: &[(PageIndex, Version)], purpose: Purpose) -> EncodedFrame {
-        let begun = Instant::now();
+        let (begun, at_first) = (Instant::now(), processor_time());
         let compression = self.encoding.compression(purpose);
         if purpose != Purpose::Pass {
             // Only what is in the same chunk is sure to be there when it is read.
@@ -277,13 +289,19 @@ impl Encoder {
             hashes.push(self.push(*page, *version, purpose));
         }
         let counts = self.writer.counts();
+        let prepared = processor_time();
         let chunk = self.writer.take_frame(compression);
+        let effort = Effort {
+            preparing: prepared.saturating_sub(at_first),
+            compressing: processor_time().saturating_sub(prepared),
+            busy: begun.elapsed(),
+        };
         let frame = EncodedFrame {
             bytes: chunk.bytes,
             is_compressed: chunk.is_compressed,
             compression,
             plain_bytes: chunk.plain_bytes as u64,
-            busy: begun.elapsed(),
+            effort,
         };
         self.encoding.counters.count(&counts, &frame);
         let mut pages = self
@@ -364,6 +382,12 @@ impl Encoder {
         };
         sent.keep(page, version, &self.snapshot, changes);
     }
+}
+
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("processor time is not negative")
 }
 
 /// The version of the first pass: whatever is sent in a later one has changed meanwhile.

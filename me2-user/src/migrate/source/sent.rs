@@ -114,7 +114,7 @@ impl Shard {
     /// Maps the store if it is not yet. Without the memory for it nothing is kept.
     fn is_mapped(&mut self) -> bool {
         if self.store.is_none() && !self.owners.is_empty() {
-            match Staging::new(self.owners.len() as PageIndex) {
+            match Staging::dense(self.owners.len() as PageIndex) {
                 Ok(store) => self.store = Some(store),
                 Err(error) => tracing::warn!("nothing is kept as a base for differences: {error}"),
             }
