@@ -35,10 +35,10 @@ struct Cost {
 /// built-in guest (`bench codec`; chunks of 64 pages, from level 6 on of 256).
 const CHOICES: [(Compression, Cost); 7] = [
     (Compression::None, cost(0.0, 1.0)),
-    (zstd(-5), cost(1.7, 0.465)),
-    (zstd(-1), cost(2.1, 0.35)),
+    (zstd(-5), cost(1.8, 0.465)),
+    (zstd(-1), cost(2.2, 0.36)),
     (zstd(1), cost(2.6, 0.33)),
-    (zstd(3), cost(3.3, 0.317)),
+    (zstd(3), cost(4.1, 0.31)),
     (zstd(6), cost(9.8, 0.295)),
     (zstd(9), cost(18.3, 0.288)),
 ];
