@@ -17,6 +17,7 @@ mod run;
 mod schemes;
 mod statistics;
 mod summary;
+mod transport;
 mod units;
 mod warm;
 
@@ -52,6 +53,11 @@ enum Command {
     Qemu(experiments::QemuArgs),
     /// Each page codec by itself, against memcpy
     Codec(codec::CodecArgs),
+    /// The transport by itself: how it fills a link, and what a fault waits beside that
+    Transport(transport::TransportArgs),
+    /// One end of a connection, for `transport`
+    #[command(hide = true)]
+    TransportEnd(transport::EndArgs),
     /// Summary and plots of an experiment, anew from its manifest and samples
     Plot(experiments::PlotArgs),
 }
@@ -61,6 +67,8 @@ fn main() -> ExitCode {
         Command::Me2(args) => experiments::me2(&args),
         Command::Qemu(args) => experiments::qemu(&args),
         Command::Codec(args) => codec::run(args),
+        Command::Transport(args) => transport::run(&args),
+        Command::TransportEnd(args) => transport::play(&args).map(|()| ExitCode::SUCCESS),
         Command::Plot(args) => experiments::plot(&args),
     };
     result.unwrap_or_else(|error| {

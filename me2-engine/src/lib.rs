@@ -4,6 +4,7 @@
 //! - [`source`], [`destination`]: the page tables: version and state of every page.
 //! - [`phase`]: the phases, and how long each took.
 //! - [`compression`]: how hard to compress.
+//! - [`congestion`]: how much may be under way.
 //! - [`switch`]: whether another pre-copy pass pays.
 //! - [`tree`], [`bitmap`], [`quantile`]: what these are made of.
 
@@ -11,6 +12,7 @@
 
 pub mod bitmap;
 pub mod compression;
+pub mod congestion;
 pub mod destination;
 pub mod ownership;
 pub mod phase;

@@ -58,7 +58,7 @@ pub(crate) fn keep(recipe: Recipe, pool: Pool, folder: &Path) -> Result<Contents
     Ok(contents)
 }
 
-fn hash_file(path: &Path) -> io::Result<u64> {
+pub(super) fn hash_file(path: &Path) -> io::Result<u64> {
     let mut file = File::open(path)?;
     let mut hash = Xxh3::new();
     let mut buffer = vec![0; 1 << 20];

@@ -13,6 +13,7 @@
 //! distinct.rs  what is new
 //! pool.rs      the file that pages are gathered in
 //! packing.rs   how well it packs
+//! repeats.rs   zeros and repeats put in, for the one experiment that wants them
 //! kept.rs      files of earlier runs
 //! ```
 //!
@@ -28,6 +29,7 @@ mod packing;
 mod pool;
 mod programs;
 mod recipe;
+mod repeats;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use recipe::Recipe;
+pub(crate) use repeats::with_repeats;
 
 /// A guest page, bytes.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -48,7 +51,8 @@ const BYTES_MAX: u64 = 2 << 30;
 /// A file of captured pages, and what is known about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Contents {
-    /// The file: whole pages, one behind the other, none of them zero, no two the same.
+    /// The file: whole pages, one behind the other, none of them zero, no two the same (but for
+    /// `with_repeats`).
     #[serde(skip)]
     pub(crate) path: PathBuf,
     /// Its length.

@@ -36,6 +36,8 @@ pub(super) struct Recipe {
     scan: u64,
     /// Memory, and what of it is filled; `None`: as asked for, to 76%.
     sizes: Option<(u64, u64)>,
+    /// Whether zeros and repeated pages are put in.
+    repeats: bool,
 }
 
 /// Guests that are full, each with a workload of its own.
@@ -47,6 +49,7 @@ pub(super) fn filled() -> Vec<Recipe> {
         rate,
         scan: SCAN,
         sizes: None,
+        repeats: false,
     };
     // What is written must be the workload's alone.
     let unscanned = |recipe| Recipe { scan: 0, ..recipe };
@@ -57,6 +60,10 @@ pub(super) fn filled() -> Vec<Recipe> {
         full("churn", "workload=churn", 4, RATE),
         full("graph", "workload=graph", 4, RATE),
         // Slow enough that pre-copy converges on every link.
+        Recipe {
+            repeats: true,
+            ..full("repeats", "workload=kv", 16, RATE)
+        },
         unscanned(full("calm", "workload=rewrite writes=100", 64, 500)),
     ]
 }
@@ -72,6 +79,7 @@ pub(super) fn rewriting(quick: bool) -> Vec<Recipe> {
         rate: rate / part,
         scan: SCAN,
         sizes: Some((memory, fill * MIB / part)),
+        repeats: false,
     };
     vec![
         recipe("mixed", 256, 32, 20_000),
@@ -84,7 +92,7 @@ pub(super) struct Catalog {
     recipes: Vec<Recipe>,
     cpus: u8,
     from: ContentsFrom,
-    contents: BTreeMap<u64, Contents>,
+    contents: BTreeMap<(u64, bool), Contents>,
 }
 
 impl Catalog {
@@ -114,7 +122,10 @@ impl Catalog {
         let fill_bytes = fill_bytes / MIB * MIB;
         let hot_bytes = memory_bytes.checked_div(recipe.hot_one_in).unwrap_or(0);
         let (module, fill) = match self.from {
-            ContentsFrom::Captured => (Some(self.module(fill_bytes)?), "module".to_owned()),
+            ContentsFrom::Captured => (
+                Some(self.module(fill_bytes, recipe.repeats)?),
+                "module".to_owned(),
+            ),
             ContentsFrom::Generated => (None, size_argument(fill_bytes)),
         };
         let mut words = vec![recipe.workload.to_owned(), format!("fill={fill}")];
@@ -152,17 +163,20 @@ impl Catalog {
     }
 
     /// The file with so many bytes of captured memory.
-    fn module(&mut self, bytes: u64) -> anyhow::Result<PathBuf> {
-        if let Some(contents) = self.contents.get(&bytes) {
+    fn module(&mut self, bytes: u64, repeats: bool) -> anyhow::Result<PathBuf> {
+        if let Some(contents) = self.contents.get(&(bytes, repeats)) {
             return Ok(contents.path.clone());
         }
         let own = env::current_exe().context("cannot find the own program")?;
         let folder = own.with_file_name("me2-bench-contents");
         eprintln!("contents of {} MiB from captured memory", bytes / MIB);
-        let contents = contents::prepare(bytes, &folder)?;
+        let mut contents = contents::prepare(bytes, &folder)?;
+        if repeats {
+            contents = contents::with_repeats(&contents, &folder)?;
+        }
         eprintln!("zstd -1 packs them {:.2}:1", contents.zstd_ratio);
         let path = contents.path.clone();
-        self.contents.insert(bytes, contents);
+        self.contents.insert((bytes, repeats), contents);
         Ok(path)
     }
 }

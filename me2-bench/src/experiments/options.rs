@@ -28,8 +28,9 @@ pub(crate) struct Me2Args {
     /// Leave out the comparison of plain pre-copy with QEMU's
     #[arg(long)]
     pub(super) no_baseline_check: bool,
-    /// Workloads: idle, kv, stream, churn, graph
-    /// [default: all; kv and graph with --quick, --ablation or --codecs]
+    /// Workloads: idle, kv, stream, churn, graph, repeats
+    /// [default: all but repeats; of these kv and graph with --quick or --codecs; kv, repeats and
+    /// graph with --ablation]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(super) workloads: Vec<String>,
     /// Memory of each guest [default: 512M; 96M with --quick]

@@ -20,7 +20,10 @@ const PARTS: [&str; 8] = [
 ];
 /// As `--codec` takes them; the first is me2's own choice.
 const CODECS: [&str; 6] = ["auto", "raw", "rle", "zstd:1", "zstd:3", "zstd:9"];
+/// The first alone with `--quick`.
 const WORKLOADS: [&str; 2] = ["kv", "graph"];
+/// Only where there are zeros and repeats it shows what their codecs are worth.
+const WORKLOADS_OF_PARTS: [&str; 3] = ["kv", "repeats", "graph"];
 
 /// The scheme that has everything on, and those that have not.
 pub(crate) const WHOLE: &str = HYBRID;
@@ -33,7 +36,17 @@ pub(super) fn ablation(args: &Me2Args, catalog: &mut Catalog) -> anyhow::Result<
         let arguments = format!("--mode hybrid --without {part}");
         Scheme::me2(&format!("me2-hybrid-without-{part}"), &arguments)
     }));
-    plan(args, catalog, &[LinkName::A, LinkName::B], schemes)
+    let workloads = match args.common.quick {
+        true => &WORKLOADS_OF_PARTS[..2],
+        false => &WORKLOADS_OF_PARTS[..],
+    };
+    plan(
+        args,
+        catalog,
+        &[LinkName::A, LinkName::B],
+        workloads,
+        schemes,
+    )
 }
 
 pub(super) fn codecs(args: &Me2Args, catalog: &mut Catalog) -> anyhow::Result<Plan> {
@@ -42,21 +55,21 @@ pub(super) fn codecs(args: &Me2Args, catalog: &mut Catalog) -> anyhow::Result<Pl
         Scheme::me2(&name, &format!("--mode hybrid --codec {codec}"))
     });
     let links = [LinkName::A, LinkName::B, LinkName::Unlimited];
-    plan(args, catalog, &links, schemes.into())
+    let workloads = match args.common.quick {
+        true => &WORKLOADS[..1],
+        false => &WORKLOADS[..],
+    };
+    plan(args, catalog, &links, workloads, schemes.into())
 }
 
 fn plan(
     args: &Me2Args,
     catalog: &mut Catalog,
     links: &[LinkName],
+    workloads: &[&str],
     schemes: Vec<Scheme>,
 ) -> anyhow::Result<Plan> {
     let common = &args.common;
-    let workloads = if common.quick {
-        &WORKLOADS[..1]
-    } else {
-        &WORKLOADS[..]
-    };
     let mut cells = Vec::new();
     for name in args.workloads(workloads) {
         let guest = catalog.guest(name, args.memory())?;

@@ -126,7 +126,6 @@ pub struct Attempt {
     /// Bytes a second of the last pass, before encoding.
     rate: f64,
     /// The largest rate of any pass, encoded.
-    wire_rate: f64,
     stop: Option<Stopped>,
     /// The latest connection, for its statistics.
     connection: Option<quinn::Connection>,
@@ -185,7 +184,6 @@ impl Attempt {
             report,
             pending: Bitmap::new(page_count),
             rate: 0.0,
-            wire_rate: 0.0,
             stop: None,
             connection: None,
             past_wire_bytes: 0,
@@ -228,7 +226,7 @@ impl Attempt {
         let watched_since = self.watch_writes()?;
         let mut link = self.setup().await?;
         let _progress = self.tell_progress(&link);
-        let _window = link::keep_window(link.connection.clone());
+        let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
         if link.same_host {
             let mut chooser = self.chooser.lock().expect("no panics under this lock");
             chooser.share_cores_with_destination();

@@ -9,6 +9,8 @@ use me2_wire::{
 use quinn::{RecvStream, SendStream};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::window::SendWindow;
+
 /// The link, or what came over it, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -42,6 +44,8 @@ const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 #[derive(Debug)]
 pub struct FrameSender {
     stream: SendStream,
+    /// Where it does not wait for room behind bulk.
+    window: Option<SendWindow>,
 }
 
 /// Reads frames from a stream.
@@ -63,12 +67,24 @@ impl FrameSender {
     /// Begins a stream: its preface goes first.
     pub async fn begin(mut stream: SendStream, preface: &Preface) -> Result<Self, LinkError> {
         stream.write_all(&preface.encode()).await?;
-        Ok(Self { stream })
+        Ok(Self::answering(stream))
     }
 
     /// Goes on with a stream whose preface the other side wrote.
     pub fn answering(stream: SendStream) -> Self {
-        Self { stream }
+        Self {
+            stream,
+            window: None,
+        }
+    }
+
+    /// Makes it urgent: what it sends does not wait for room behind bulk.
+    pub fn urgent(self, window: SendWindow, priority: i32) -> Self {
+        self.set_priority(priority);
+        Self {
+            window: Some(window),
+            ..self
+        }
     }
 
     /// Sends a message.
@@ -78,7 +94,11 @@ impl FrameSender {
 
     /// Sends bytes that are whole frames already.
     pub async fn bytes(&mut self, frames: &[u8]) -> Result<(), LinkError> {
-        Ok(self.stream.write_all(frames).await?)
+        match &self.window {
+            Some(window) => window.write(&mut self.stream, frames).await?,
+            None => self.stream.write_all(frames).await?,
+        }
+        Ok(())
     }
 
     /// Ends the stream and waits, a bounded time, until the peer has all of it. For last words.

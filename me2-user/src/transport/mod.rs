@@ -1,6 +1,8 @@
-//! QUIC: endpoints with mutual TLS, frames on streams, the bandwidth cap.
+//! QUIC: endpoints with mutual TLS, congestion control, frames on streams, the bandwidth cap.
 
+pub mod congestion;
 pub mod endpoint;
 pub mod frames;
 pub mod pace;
 pub mod tls;
+pub mod window;

@@ -17,6 +17,7 @@ use super::{
 use crate::transport::{
     frames::{FrameReceiver, FrameSender, LinkError},
     pace::Pacer,
+    window::SendWindow,
 };
 
 /// Largest request: its page numbers have at most 5 bytes each.
@@ -30,6 +31,7 @@ struct Question {
 /// Answers page requests of a connection until it breaks; gives the reason.
 pub async fn serve(
     connection: quinn::Connection,
+    window: SendWindow,
     preface: Preface,
     encoding: Encoding,
     pacer: Arc<Pacer>,
@@ -45,8 +47,9 @@ pub async fn serve(
             Err(error) => return error.into(),
         };
         let (questions, pacer) = (questions.clone(), pacer.clone());
+        let window = window.clone();
         tokio::spawn(async move {
-            if let Err(error) = answer(send, receive, preface, questions, &pacer).await {
+            if let Err(error) = answer(send, receive, window, preface, questions, &pacer).await {
                 tracing::debug!("a page request was not answered: {error}");
             }
         });
@@ -56,6 +59,7 @@ pub async fn serve(
 async fn answer(
     send: quinn::SendStream,
     receive: quinn::RecvStream,
+    window: SendWindow,
     expected: Preface,
     questions: thread_mpsc::Sender<Question>,
     pacer: &Pacer,
@@ -73,8 +77,7 @@ async fn answer(
         answer,
     });
     let frame = answered.await.map_err(|_| LinkError::Ended)?;
-    let mut sender = FrameSender::answering(send);
-    sender.set_priority(PRIORITY_FAULT);
+    let mut sender = FrameSender::answering(send).urgent(window, PRIORITY_FAULT);
     pacer.admit_urgent(frame.len()).await;
     sender.bytes(&frame).await?;
     sender.finish();

@@ -208,6 +208,7 @@ impl Attempt {
         let _progress = self.tell_progress(link);
         let answering = answers::serve(
             link.connection.clone(),
+            link.window.clone(),
             link.preface,
             self.encoding(),
             self.pacer.clone(),
@@ -217,7 +218,7 @@ impl Attempt {
             tracing::debug!("no more page requests: {reason}");
         }));
         let mut bulk = link.bulk.take().expect("opened with the link");
-        link.shorten_queue(self.wire_rate);
+        link.shorten_queue();
         self.start_push(&bulk);
         loop {
             let message = tokio::select! {

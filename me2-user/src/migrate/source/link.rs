@@ -1,7 +1,5 @@
 //! The source's connection: made anew by a recovery, while the attempt lives on.
 
-use std::time::Duration;
-
 use me2_vmm::clock;
 use me2_wire::{
     PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
@@ -9,16 +7,14 @@ use me2_wire::{
     message::{self, Hello, Purpose, ToDestination, ToSource},
 };
 
-use super::{
-    super::{PRIORITY_CONTROL, observer::AbortOnDrop},
-    Attempt, Failure,
-    bulk::Bulk,
-};
+use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk};
 use crate::{
     identity::TrustStore,
     transport::{
+        congestion::path_estimate,
         endpoint::{self, ConnectFailure},
         frames::{FrameReceiver, FrameSender, LinkError},
+        window::SendWindow,
     },
 };
 
@@ -28,13 +24,12 @@ pub struct Link {
     pub endpoint: quinn::Endpoint,
     pub connection: quinn::Connection,
     pub control: FrameSender,
+    pub window: SendWindow,
     pub replies: FrameReceiver,
     /// What every stream of this connection begins with, but for its kind.
     pub preface: Preface,
     /// Whether both sides share a monotonic clock.
     pub same_host: bool,
-    /// The round trip before there was any load: the link's own.
-    pub round_trip: Duration,
     pub bulk: Option<Bulk>,
 }
 
@@ -70,8 +65,9 @@ impl Attempt {
             .open_bi()
             .await
             .map_err(|error| explain(error.into()))?;
-        let mut control = FrameSender::begin(send, &preface).await.map_err(explain)?;
-        control.set_priority(PRIORITY_CONTROL);
+        let window = SendWindow::new(connection.clone());
+        let control = FrameSender::begin(send, &preface).await.map_err(explain)?;
+        let mut control = control.urgent(window.clone(), PRIORITY_CONTROL);
         let hello = Hello {
             version_min: PROTOCOL_VERSION_MIN,
             version_max: PROTOCOL_VERSION_MAX,
@@ -96,61 +92,27 @@ impl Attempt {
             }
             _ => return Err(LinkError::Unexpected("another message than hello").into()),
         };
-        let round_trip = connection.rtt();
         Ok(Link {
             endpoint,
             connection,
             control,
+            window,
             replies,
             preface,
             same_host,
-            round_trip,
             bulk: None,
         })
     }
 }
 
-/// How often the send window follows the congestion window.
-const WINDOW_INTERVAL: Duration = Duration::from_millis(20);
-/// Congestion windows that may be sent or wait to be sent. One is on its way; the other is what the
-/// next acknowledgements let go. More would only age in the queue.
-const WINDOWS: u64 = 2;
-/// The least: while the congestion window is still small.
-const WINDOW_BYTES_MIN: u64 = 1 << 20;
-/// The most, in every phase: what one stream may have under way.
-const WINDOW_BYTES_MAX: u64 = 32 << 20;
-
-/// Lets as much wait in the connection as its congestion window explains, until dropped: encoders
-/// feel the link's pace soon, and pages are not old when they leave.
-pub fn keep_window(connection: quinn::Connection) -> AbortOnDrop {
-    AbortOnDrop(tokio::spawn(async move {
-        let mut interval = tokio::time::interval(WINDOW_INTERVAL);
-        let mut window = 0;
-        loop {
-            interval.tick().await;
-            let wanted =
-                (WINDOWS * connection.stats().path.cwnd).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-            if wanted != window {
-                window = wanted;
-                connection.set_send_window(window);
-            }
-        }
-    }))
-}
-
-/// The least that may be under way in post-copy, in bytes: below it, waking up for every
-/// acknowledgement costs more than the queue does.
-const POSTCOPY_WINDOW_BYTES_MIN: u64 = 1 << 20;
-/// Rate of a link on which nothing was sent yet, in bytes a second: 10 Gbit/s.
-const RATE_UNKNOWN: f64 = 1.25e9;
-
 impl Link {
-    /// Keeps the link's queue short: what is pushed and not yet acknowledged is what a fault's
-    /// answer waits behind. `rate`: bytes a second that the last pass got through, 0 if none did.
-    pub fn shorten_queue(&self, rate: f64) {
-        let rate = if rate > 0.0 { rate } else { RATE_UNKNOWN };
-        let window = 2.0 * rate * self.round_trip.as_secs_f64();
-        self.connection
-            .set_send_window((window as u64).clamp(POSTCOPY_WINDOW_BYTES_MIN, WINDOW_BYTES_MAX));
+    /// Keeps what waits short: what is pushed and not yet acknowledged is what a fault's answer
+    /// waits behind.
+    pub fn shorten_queue(&self) {
+        let path = path_estimate(&self.connection).filter(|path| path.rate > 0.0);
+        // A link on which nothing was sent yet shows its rate soon.
+        if let Some(path) = path {
+            self.window.set((2.0 * path.product()) as u64);
+        }
     }
 }

@@ -178,8 +178,5 @@ impl Attempt {
         let seconds = since.begun.elapsed().as_secs_f64();
         let pages = self.counters.pages() - since.pages_before;
         self.rate = (pages * PAGE_SIZE as u64) as f64 / seconds;
-        // The last passes are short: they tell the round trip rather than the rate.
-        let wire_rate = (self.counters.encoded_bytes() - since.encoded_before) as f64 / seconds;
-        self.wire_rate = self.wire_rate.max(wire_rate);
     }
 }

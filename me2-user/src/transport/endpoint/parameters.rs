@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::CubicConfig;
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+use crate::transport::congestion::PathControl;
 
 /// The largest UDP payload sent or accepted, in bytes: Ethernet's 1500 less the
 /// IPv6 and UDP headers.
@@ -44,22 +45,23 @@ const TWO_WAY_STREAMS_MAX: u32 = 4096;
 /// One-way streams open at once: bulk. Each can make the receiver hold a frame.
 const ONE_WAY_STREAMS_MAX: u32 = 16;
 
-/// What may be under way before anything was acknowledged: rather more than a
-/// web page's first flight, as there is always much to send. 100 Mbit/s over
-/// 50 ms are filled two round trips sooner than from the usual ten packets.
-const INITIAL_WINDOW_BYTES: u64 = 64 << 10;
+/// One acknowledgement for so many packets: each is a packet of its own, and costs both ends and the
+/// link about what a packet of data costs. Packets out of order are told of at once.
+const PACKETS_PER_ACKNOWLEDGEMENT: u32 = 10;
+
+/// Nor is one kept back for longer than this.
+const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(5);
 
 /// The parameters of every connection, at both ends alike.
-///
-/// Congestion control is quinn's default, cubic, for now: it fills clean links
-/// and gives way on lossy ones; a controller of our own is to take its place.
 pub fn transport_config() -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX)
         .black_hole_cooldown(MTU_RETRY);
 
-    let mut cubic = CubicConfig::default();
-    cubic.initial_window(INITIAL_WINDOW_BYTES);
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements
+        .ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACKNOWLEDGEMENT))
+        .max_ack_delay(Some(ACKNOWLEDGEMENT_DELAY));
 
     let mut config = TransportConfig::default();
     config
@@ -71,7 +73,8 @@ pub fn transport_config() -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(TWO_WAY_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS_MAX))
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(cubic))
+        .congestion_controller_factory(Arc::new(PathControl))
+        .ack_frequency_config(Some(acknowledgements))
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)
 }

@@ -1,0 +1,117 @@
+//! What waits in a connection to be sent.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use quinn::{Connection, SendStream, WriteError};
+
+/// How often the window follows the congestion window.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Congestion windows that may be sent or wait to be sent. One is on its way; the other is what the
+/// next acknowledgements let go. More would only age in the queue.
+const WINDOWS: u64 = 2;
+/// Where packets are lost: what came after a lost one is kept, though it was acknowledged, until that
+/// one has got through, a round trip later or two.
+const WINDOWS_WITH_LOSS: u64 = 4;
+/// How long a lost packet makes a difference.
+const LOSS_COUNTS: Duration = Duration::from_secs(2);
+/// The least: while the congestion window is still small.
+const BYTES_MIN: u64 = 1 << 20;
+/// The most, in every phase: what one stream may have under way.
+const BYTES_MAX: u64 = 32 << 20;
+
+/// How much a connection takes before it is acknowledged, all streams together, in bytes. Bulk fills
+/// it at all times; what is urgent gets room of its own.
+#[derive(Debug, Clone)]
+pub struct SendWindow {
+    connection: Connection,
+    size: Arc<Mutex<Size>>,
+}
+
+#[derive(Debug)]
+struct Size {
+    all: u64,
+    urgent: u64,
+}
+
+impl SendWindow {
+    /// The window of a connection, as large as it can be.
+    pub fn new(connection: Connection) -> Self {
+        let size = Size {
+            all: BYTES_MAX,
+            urgent: 0,
+        };
+        Self {
+            connection,
+            size: Arc::new(Mutex::new(size)),
+        }
+    }
+
+    /// Sets it, within its bounds.
+    pub fn set(&self, bytes: u64) {
+        self.change(|size| size.all = bytes.clamp(BYTES_MIN, BYTES_MAX));
+    }
+
+    /// Lets as much wait as the congestion window explains, until dropped: encoders feel the link's
+    /// pace soon, and pages are not old when they leave.
+    pub async fn follow(self) {
+        let mut interval = tokio::time::interval(INTERVAL);
+        let (mut lost, mut lost_at) = (0, None);
+        loop {
+            let now = interval.tick().await;
+            let path = self.connection.stats().path;
+            if path.lost_packets != lost {
+                (lost, lost_at) = (path.lost_packets, Some(now));
+            }
+            let is_lossy = lost_at.is_some_and(|at| now - at < LOSS_COUNTS);
+            let windows = if is_lossy { WINDOWS_WITH_LOSS } else { WINDOWS };
+            self.set(windows * path.cwnd);
+        }
+    }
+
+    /// Writes what must not wait for room behind bulk: the window is larger by as much for as long
+    /// as it takes to write, which is at once.
+    pub async fn write(&self, stream: &mut SendStream, bytes: &[u8]) -> Result<(), WriteError> {
+        let _room = Room::make(self, bytes.len() as u64);
+        stream.write_all(bytes).await
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Size)) {
+        let mut size = self.size.lock().expect("no panics under this lock");
+        let before = size.all + size.urgent;
+        change(&mut size);
+        let after = size.all + size.urgent;
+        if after != before {
+            self.connection.set_send_window(after);
+        }
+    }
+}
+
+/// Room for something urgent, while it is written.
+struct Room<'a> {
+    window: &'a SendWindow,
+    bytes: u64,
+}
+
+impl<'a> Room<'a> {
+    fn make(window: &'a SendWindow, bytes: u64) -> Self {
+        let mut room = bytes;
+        window.change(|size| {
+            // What bulk has may be more than the window, when that has just shrunk.
+            room += size.all / 2;
+            size.urgent += room;
+        });
+        Self {
+            window,
+            bytes: room,
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.window.change(|size| size.urgent -= self.bytes);
+    }
+}
