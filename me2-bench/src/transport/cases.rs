@@ -174,3 +174,38 @@ fn quantile_ms(thousandths_us: &[u64], quantile: f64) -> f64 {
         .get(at)
         .map_or(f64::NAN, |us| *us as f64 / 1e3)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_from_bins() {
+        let mut bins = vec![100; 20];
+        bins.extend([40; 20]);
+        assert_eq!(rate(&bins, 0.0, 2.0), 1000.0);
+        assert_eq!(rate(&bins, 1.0, 3.0), 700.0);
+        assert_eq!(
+            rate(&bins, 3.0, 5.0),
+            200.0,
+            "nothing came in the last second"
+        );
+    }
+
+    #[test]
+    fn a_rate_is_followed_when_three_bins_are_near_it() {
+        let mut bins = vec![100; 10];
+        bins.extend([90, 70, 41, 40, 40, 40]);
+        let after = followed_after(&bins, 1.0, 400.0);
+        assert!((after - 0.2).abs() < 1e-9, "{after}");
+        assert!(followed_after(&bins, 1.0, 5000.0).is_nan());
+    }
+
+    #[test]
+    fn cases_have_names_of_their_own() {
+        assert!(named(&["D".to_owned()]).is_err());
+        let names: std::collections::HashSet<_> = all().iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), all().len());
+        assert_eq!(named(&["B".to_owned()]).unwrap().len(), 1);
+    }
+}

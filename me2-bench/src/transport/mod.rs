@@ -7,7 +7,10 @@ mod cases;
 mod ends;
 
 use std::{
+    collections::BTreeMap,
     env,
+    fs::File,
+    io::Write,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -77,31 +80,17 @@ pub(crate) fn run(args: &TransportArgs) -> Result<ExitCode> {
     let cases = cases::named(&args.cases)?;
     let folder = Folder::create(args.results.as_deref(), EXPERIMENT)?;
     eprintln!("results: {}", folder.path().display());
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    folder.write(
-        "manifest.json",
-        &json!({
-            "schema_version": SCHEMA_VERSION,
-            "experiment": EXPERIMENT,
-            "started": timestamp(),
-            "command": format!("cargo xtask bench {}", arguments.join(" ")),
-            "me2": Build::of_this_tree(),
-            "host": Host::of_this_machine(),
-            "runs": runs,
-            "cases": cases.iter().map(|case| (case.name, &case.spec)).collect::<std::collections::BTreeMap<_, _>>(),
-        }),
-    )?;
+    folder.write("manifest.json", &manifest(&cases, runs))?;
+    let mut lines = File::create(folder.file("samples.jsonl"))?;
     let mut samples = Vec::new();
     for run in 1..=runs {
         for case in &cases {
             let sample = measure(case, run).with_context(|| format!("case {}", case.name))?;
             eprintln!("{} run {run}: {}", case.name, shown(&sample.figures));
+            writeln!(lines, "{}", serde_json::to_string(&sample)?)?;
             samples.push(sample);
         }
     }
-    let lines = samples.iter().map(serde_json::to_string);
-    let lines = lines.collect::<Result<Vec<_>, _>>()?.join("\n") + "\n";
-    std::fs::write(folder.file("samples.jsonl"), lines)?;
     let summary = summary(&cases, &samples);
     folder.write("summary.json", &summary)?;
     match args.output {
@@ -109,6 +98,21 @@ pub(crate) fn run(args: &TransportArgs) -> Result<ExitCode> {
         Output::Human => print(&cases, &samples),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn manifest(cases: &[Case], runs: u32) -> serde_json::Value {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let links: BTreeMap<_, _> = cases.iter().map(|case| (case.name, &case.spec)).collect();
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "experiment": EXPERIMENT,
+        "started": timestamp(),
+        "command": format!("cargo xtask bench {}", arguments.join(" ")),
+        "me2": Build::of_this_tree(),
+        "host": Host::of_this_machine(),
+        "runs": runs,
+        "links": links,
+    })
 }
 
 fn measure(case: &Case, run: u32) -> Result<Sample> {
@@ -180,6 +184,8 @@ fn spreads<'a>(case: &Case, samples: &'a [Sample]) -> Vec<(&'static str, Spread)
         .enumerate()
         .filter_map(|(at, (name, _))| {
             let values = of_case.iter().map(|sample| sample.figures[at].1);
+            // A run in which something never came has no figure for it.
+            let values = values.filter(|value| value.is_finite());
             Some((*name, Spread::of(values)?))
         })
         .collect()

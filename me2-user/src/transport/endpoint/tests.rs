@@ -5,7 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::identity::trust;
+use crate::{identity::trust, transport::window::SendWindow};
 
 /// A host: its folder and what it believes.
 struct Host {
@@ -332,4 +332,31 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
         algorithms.supported_schemes()
     }
+}
+
+/// Nothing is written for so long: it is blocked.
+const BLOCKED: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn what_is_urgent_has_room_when_bulk_has_filled_the_window() {
+    let host = Host::new();
+    let listener = host.listen();
+    let target = listener.local_addr().unwrap();
+    let _accepted = echo(listener);
+    let (_endpoint, peer) = host.connect(target).await.unwrap();
+    let window = SendWindow::new(peer.connection.clone());
+    window.set(0);
+    // Nobody reads it: when the peer takes no more, the window fills.
+    let mut bulk = peer.connection.open_uni().await.unwrap();
+    while tokio::time::timeout(BLOCKED, bulk.write_all(&[1; 1 << 16]))
+        .await
+        .is_ok()
+    {}
+
+    let (mut send, mut receive) = peer.connection.open_bi().await.unwrap();
+    let as_all_do = tokio::time::timeout(BLOCKED, send.write_all(b"urgent")).await;
+    assert!(as_all_do.is_err(), "there is no room");
+    window.write(&mut send, b"urgent").await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(receive.read_to_end(16).await.unwrap(), b"urgent");
 }
