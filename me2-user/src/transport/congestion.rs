@@ -2,7 +2,7 @@
 
 use std::{any::Any, sync::Arc, time::Instant};
 
-use me2_engine::congestion::{Congestion, PathEstimate};
+use me2_engine::congestion::Congestion;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
@@ -23,13 +23,6 @@ impl ControllerFactory for PathControl {
             now,
         )))
     }
-}
-
-/// What is known of the path of a connection.
-pub fn path_estimate(connection: &quinn::Connection) -> Option<PathEstimate> {
-    let controller = connection.congestion_state().into_any();
-    let controller = controller.downcast::<PathController>().ok()?;
-    Some(controller.0.estimate())
 }
 
 #[derive(Clone)]

@@ -218,7 +218,7 @@ impl Attempt {
             tracing::debug!("no more page requests: {reason}");
         }));
         let mut bulk = link.bulk.take().expect("opened with the link");
-        link.shorten_queue();
+        let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
         self.start_push(&bulk);
         loop {
             let message = tokio::select! {

@@ -11,7 +11,6 @@ use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk};
 use crate::{
     identity::TrustStore,
     transport::{
-        congestion::path_estimate,
         endpoint::{self, ConnectFailure},
         frames::{FrameReceiver, FrameSender, LinkError},
         window::SendWindow,
@@ -102,17 +101,5 @@ impl Attempt {
             same_host,
             bulk: None,
         })
-    }
-}
-
-impl Link {
-    /// Keeps what waits short: what is pushed and not yet acknowledged is what a fault's answer
-    /// waits behind.
-    pub fn shorten_queue(&self) {
-        let path = path_estimate(&self.connection).filter(|path| path.rate > 0.0);
-        // A link on which nothing was sent yet shows its rate soon.
-        if let Some(path) = path {
-            self.window.set((2.0 * path.product()) as u64);
-        }
     }
 }
