@@ -59,7 +59,7 @@ const CHUNK_BYTES_MIN: u64 = 64 << 10;
 const WINDOW: Duration = Duration::from_millis(25);
 const WINDOW_CHUNKS_MIN: u32 = 4;
 /// For so long after the first window nothing is said about the link: its transport is just starting.
-const START: Duration = Duration::from_millis(75);
+const START: Duration = Duration::from_millis(125);
 /// From this share of waiting on, what went through is what the link takes.
 const WAITING_MUCH: f64 = 0.15;
 /// Below this share of waiting the link takes more than it gets.
@@ -69,8 +69,8 @@ const RATE_MARGIN: f64 = 1.1;
 /// How much more it is taken to take with little waiting, from window to window: while its rate was never seen
 /// (the most), just after it was seen, and how the latter grows into the former again.
 const GROWTH_MAX: f64 = 2.0;
-const GROWTH_MIN: f64 = 1.02;
-const GROWTH_OF_GROWTH: f64 = 1.2;
+const GROWTH_MIN: f64 = 1.05;
+const GROWTH_OF_GROWTH: f64 = 1.15;
 /// Where nothing is compressed, one in so many chunks is, so that it stays known what it would gain.
 const TRY_EVERY_CHUNKS: u64 = 256;
 const TRY: Compression = zstd(-5);
