@@ -43,11 +43,13 @@ const PROBE_FOUND: f64 = 1.03;
 const DRAIN_GAIN: f64 = 0.9;
 /// Measurements between probes.
 const CRUISE_MEASUREMENTS: u32 = 6;
-/// The window grows so much from one measurement to the next beside flows that fill the queue.
+/// How much more than fills the link is sent beside flows that keep the queue full; also the most
+/// that a probe sends.
 const COMPETING_GAIN: f64 = 2.0;
 /// So many measurements in a row in which the queue never drained: somebody else fills it.
 const COMPETING_MEASUREMENTS: u32 = 12;
-/// In the start, a round trip that delivers less than so much more than the ones before is flat.
+/// In the start, a round trip that does not deliver so many times what the best one before did is
+/// flat; after so many of them in a row the link is full.
 const START_GROWTH: f64 = 1.25;
 const START_FLAT_MEASUREMENTS: u32 = 3;
 /// From this share of loss on, together with a queue, the queue overflows.

@@ -67,7 +67,7 @@ pub(super) struct Path {
     rate_before: f64,
     /// Of the last two measurements.
     recent: [f64; 2],
-    /// Bytes that arrive at once beyond what the rate explains.
+    /// Bytes that were acknowledged at once, the most of late.
     bunched: f64,
 }
 
@@ -275,7 +275,7 @@ impl Path {
         round_trip > least + (least / QUEUE_PART).max(QUEUE_MIN)
     }
 
-    /// A batch that is larger than what the rate delivers between two batches.
+    /// What is acknowledged at once has to be under way besides what fills the link.
     fn note_bunch(&mut self, batch: u64) {
         self.bunched = self.bunched.max(batch as f64);
     }
