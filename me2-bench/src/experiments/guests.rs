@@ -59,11 +59,11 @@ pub(super) fn filled() -> Vec<Recipe> {
         full("stream", "workload=stream", 4, RATE),
         full("churn", "workload=churn", 4, RATE),
         full("graph", "workload=graph", 4, RATE),
-        // Slow enough that pre-copy converges on every link.
         Recipe {
             repeats: true,
             ..full("repeats", "workload=kv", 16, RATE)
         },
+        // Slow enough that pre-copy converges on every link.
         unscanned(full("calm", "workload=rewrite writes=100", 64, 500)),
     ]
 }

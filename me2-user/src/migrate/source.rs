@@ -125,7 +125,6 @@ pub struct Attempt {
     pending: Bitmap,
     /// Bytes a second of the last pass, before encoding.
     rate: f64,
-    /// The largest rate of any pass, encoded.
     stop: Option<Stopped>,
     /// The latest connection, for its statistics.
     connection: Option<quinn::Connection>,

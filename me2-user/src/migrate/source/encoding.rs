@@ -19,13 +19,12 @@ use me2_wire::{
     page::{Base, ChunkCounts, ChunkWriter, CodecSet, Compression, Source},
     page_hash, page_identity,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     super::{CHUNK_PAGES, Machine},
     sent::SentPages,
 };
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::control::types::{CodecChoice, MigrateRequest, Part};
 
 /// From this level of zstd on, a larger chunk becomes smaller by more than 1% of its pages.
