@@ -83,6 +83,14 @@ impl Bitmap {
         }
     }
 
+    /// Takes out everything that is in `other`.
+    pub fn subtract(&mut self, other: &Bitmap) {
+        assert_eq!(self.len, other.len, "of the same memory");
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= !other;
+        }
+    }
+
     /// Puts in every page of a list, which must be within.
     pub fn extend(&mut self, list: &RangeList) {
         for page in list.iter() {

@@ -5,6 +5,7 @@
 //! - [`phase`]: the phases, and how long each took.
 //! - [`compression`]: how hard to compress.
 //! - [`congestion`]: how much may be under way.
+//! - [`heat`]: how often pages are written.
 //! - [`switch`]: whether another pre-copy pass pays.
 //! - [`tree`], [`bitmap`], [`quantile`]: what these are made of.
 
@@ -14,6 +15,7 @@ pub mod bitmap;
 pub mod compression;
 pub mod congestion;
 pub mod destination;
+pub mod heat;
 pub mod ownership;
 pub mod phase;
 pub mod quantile;

@@ -144,7 +144,12 @@ impl SourcePages {
         self.set_push_order(order);
     }
 
-    /// Pages that nobody has claimed.
+    /// Pages of the latest version that nobody has claimed.
+    pub fn unsent(&self) -> &Bitmap {
+        &self.unsent
+    }
+
+    /// How many these are.
     pub fn unsent_count(&self) -> u64 {
         self.unsent.count()
     }

@@ -53,6 +53,9 @@ pub struct Report {
     pub encoding: Encoding,
     /// The passes while the VM ran at the source.
     pub precopy: Precopy,
+    /// What a hybrid expected when it switched.
+    #[serde(default)]
+    pub switch: Switch,
     /// The flight between stop and resume.
     pub handover: Handover,
     /// What followed while the VM ran at the destination.
@@ -194,6 +197,48 @@ pub struct Precopy {
     pub pages: u64,
     /// Encoded bytes of these.
     pub bytes: u64,
+    /// Page records that were not sent, since the page was to change, or had changed, anyway.
+    #[serde(default)]
+    pub sends_saved: SendsSaved,
+}
+
+/// Page records that were not sent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SendsSaved {
+    /// Written during a pass, but before the page's turn had come: sent once, as it was by then.
+    pub written_before_sent: u64,
+    /// Left out of a pass, since they were written more often than they could travel.
+    pub hot: u64,
+}
+
+/// What a hybrid expected when it switched, from the link, the dirty log, and what pages took that
+/// were sent again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Switch {
+    /// Pages written since they were sent.
+    pub pending_pages: u64,
+    /// Those of them that another pass would not have sent.
+    pub hot_pages: u64,
+    /// Pages that the guest writes, each counted once.
+    pub dirty_pages_per_second: f64,
+    /// Pages expected to be written during another pass.
+    pub written_pages: f64,
+    /// Pending pages that the guest was expected to want before they would have been pushed.
+    pub wanted_pages: f64,
+    /// What a page takes that is sent again.
+    pub bytes_per_page: f64,
+    /// What the link takes.
+    pub rate_bytes_per_second: f64,
+    /// There and back.
+    pub round_trip_ms: f64,
+    /// How long the guest may stand still for what was written last.
+    pub final_set_limit_ms: f64,
+    /// How long the guest was expected to stand still by switching then.
+    pub stalls_ms: f64,
+    /// The same, by switching after another pass.
+    pub stalls_after_pass_ms: f64,
+    /// How long that would have taken.
+    pub pass_ms: f64,
 }
 
 /// The flight between stop and resume.
@@ -203,6 +248,18 @@ pub struct Handover {
     pub bytes: u64,
     /// Pages that the destination lacked when the VM resumed.
     pub missing_pages: u64,
+    /// Pages written last that went ahead of it, while the VM stood still.
+    #[serde(default)]
+    pub final_set_pages: u64,
+    /// Encoded bytes of these.
+    #[serde(default)]
+    pub final_set_bytes: u64,
+    /// What these take on the link, by its rate.
+    #[serde(default)]
+    pub final_set_ms: f64,
+    /// Whether all of it was sent twice, against a lost packet.
+    #[serde(default)]
+    pub doubled: bool,
 }
 
 /// What happened after the resume.
@@ -311,6 +368,7 @@ impl Default for Report {
             codec: Codec::default(),
             encoding: Encoding::default(),
             precopy: Precopy::default(),
+            switch: Switch::default(),
             handover: Handover::default(),
             postcopy: Postcopy::default(),
             guest: Guest::default(),

@@ -34,7 +34,13 @@ pub enum StreamKind {
     Bulk = 2,
     /// A request for pages and its answer; one stream a request.
     FaultAnswer = 3,
+    /// The frames of the handover once more, as on the control stream: from its last announcements to
+    /// the message itself.
+    HandoverCopy = 4,
 }
+
+/// The longest stream of a [`StreamKind::HandoverCopy`] besides its preface, in bytes.
+pub const HANDOVER_COPY_BYTES_MAX: usize = 256 << 10;
 
 /// Opens a stream: what it is for, and the migration and attempt that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,6 +125,7 @@ impl Preface {
             [1, 0, 0, 0] => StreamKind::Control,
             [2, 0, 0, 0] => StreamKind::Bulk,
             [3, 0, 0, 0] => StreamKind::FaultAnswer,
+            [4, 0, 0, 0] => StreamKind::HandoverCopy,
             [kind, 0, 0, 0] => return Err(FrameError::StreamKind(kind)),
             _ => return Err(FrameError::Reserved),
         };

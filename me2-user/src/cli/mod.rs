@@ -12,6 +12,7 @@ mod recover;
 mod run;
 mod serial;
 mod status;
+mod switch_now;
 pub mod units;
 
 use std::io::Write;
@@ -30,6 +31,7 @@ pub use recover::RecoverArgs;
 pub use run::RunArgs;
 pub use serial::SerialTarget;
 pub use status::StatusArgs;
+pub use switch_now::SwitchNowArgs;
 
 /// `me2`, parsed.
 #[derive(Debug, Parser)]
@@ -65,6 +67,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Give up a migration, which is possible until the handover
     Cancel(CancelArgs),
+    /// End pre-copy: hand the VM over as soon as possible
+    SwitchNow(SwitchNowArgs),
     /// Resume a migration whose link broke after the handover
     Recover(RecoverArgs),
     /// Make and show the identities for mutual TLS
@@ -94,6 +98,7 @@ impl Cli {
             Command::HybridMigrate(args) => in_runtime(hybrid_migrate::execute(args, stdout)),
             Command::Status(args) => in_runtime(status::execute(args, stdout)),
             Command::Cancel(args) => in_runtime(cancel::execute(args)),
+            Command::SwitchNow(args) => in_runtime(switch_now::execute(args)),
             Command::Recover(args) => in_runtime(recover::execute(args, stdout)),
             Command::Cert(args) => cert::execute(args, stdout),
         }

@@ -30,6 +30,11 @@ pub enum Command {
         /// Taken; the end event says what came of it.
         reply: Reply<()>,
     },
+    /// Hand over as soon as possible, which can be said until the handover.
+    SwitchNow {
+        /// Taken.
+        reply: Reply<()>,
+    },
     /// Resume a post-copy whose link broke.
     Recover {
         /// The id of the migration that goes on.

@@ -131,6 +131,11 @@ impl Client {
         self.order("/v1/cancel").await
     }
 
+    /// Asks to hand over as soon as possible.
+    pub async fn switch_now(&self) -> Result<(), ClientError> {
+        self.order("/v1/switch-now").await
+    }
+
     /// Stops the vCPUs.
     pub async fn pause(&self) -> Result<(), ClientError> {
         self.order("/v1/pause").await

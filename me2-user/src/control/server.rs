@@ -5,7 +5,7 @@
 //! | `GET /v1/status` | 200, [`VmStatus`](super::types::VmStatus) |
 //! | `POST /v1/migrate`, a [`MigrateRequest`] | 202, [`Accepted`](super::types::Accepted) |
 //! | `POST /v1/recover` | 202, [`Accepted`](super::types::Accepted) |
-//! | `POST /v1/cancel`, `/v1/pause`, `/v1/resume`, `/v1/stop` | 202, `{}` |
+//! | `POST /v1/cancel`, `/v1/switch-now`, `/v1/pause`, `/v1/resume`, `/v1/stop` | 202, `{}` |
 //! | `GET /v1/migration/events` | 200, lines of [`Event`](super::types::Event), of the current or last migration |
 //! | `GET /v1/migration/events?from=next` | the same, of the next migration that begins |
 //!
@@ -93,6 +93,7 @@ fn router(handle: ControlHandle, is_closing: watch::Receiver<bool>) -> Router {
         .route("/v1/migrate", post(migrate))
         .route("/v1/migration/events", get(follow::events))
         .route("/v1/cancel", post(cancel))
+        .route("/v1/switch-now", post(switch_now))
         .route("/v1/recover", post(recover))
         .route("/v1/pause", post(pause))
         .route("/v1/resume", post(resume))
@@ -133,6 +134,10 @@ async fn recover(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError
 
 async fn cancel(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
     shared.order(|reply| Command::Cancel { reply }).await
+}
+
+async fn switch_now(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    shared.order(|reply| Command::SwitchNow { reply }).await
 }
 
 async fn pause(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {

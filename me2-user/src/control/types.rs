@@ -133,7 +133,10 @@ pub enum Part {
     Zstd,
     /// Choosing the effort of compression by what the link takes
     Adaptive,
-    /// What the probes know: which pages go last in pre-copy, and first in post-copy
+    /// How often pages are written: which go last in pre-copy or not again, and which with the
+    /// handover
+    Heat,
+    /// What the probes know: which pages go first in post-copy
     Probes,
 }
 

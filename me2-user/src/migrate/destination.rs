@@ -8,6 +8,7 @@ mod intake;
 mod pager;
 mod reception;
 mod requests;
+mod streams;
 
 use std::{
     sync::{

@@ -39,8 +39,11 @@ const BULK_STREAMS_MIN: usize = 2;
 const BULK_STREAMS_MAX: usize = 8;
 /// Pages of a region: 2 MiB.
 const REGION_PAGES: u32 = 512;
-/// Priorities of streams: what a vCPU waits for goes before everything else.
-const PRIORITY_CONTROL: i32 = 20;
+/// Priorities of streams: what is written last goes ahead of the handover, its copy right behind it,
+/// and what a vCPU waits for before everything else.
+const PRIORITY_FINAL_SET: i32 = 40;
+const PRIORITY_CONTROL: i32 = 30;
+const PRIORITY_HANDOVER_COPY: i32 = 20;
 const PRIORITY_FAULT: i32 = 10;
 const PRIORITY_BULK: i32 = 0;
 

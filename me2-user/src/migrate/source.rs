@@ -8,9 +8,11 @@ mod answers;
 mod bulk;
 mod encoding;
 mod finish;
+mod handover;
 mod link;
 mod passes;
 mod sent;
+mod writes;
 
 use std::{
     sync::{Arc, Mutex},
@@ -26,17 +28,15 @@ use me2_engine::{
     source::SourcePages,
     switch::Strategy,
 };
-use me2_vmm::{clock, dirty::Collect, pagemap};
+use me2_vmm::pagemap;
 use me2_wire::{
-    PAGE_SIZE, PageIndex,
-    blob::StateBlob,
-    message::{self, RANGES_PER_MESSAGE_MAX, ToDestination, ToSource},
-    range::RangeList,
+    PAGE_SIZE,
+    message::{self, ToDestination, ToSource},
 };
 use tokio::{sync::watch, task::block_in_place};
 
 use super::{
-    CHUNK_PAGES, Machine, bulk_streams,
+    Machine, bulk_streams,
     observer::{AbortOnDrop, Observer, PROGRESS_INTERVAL},
 };
 use crate::{
@@ -44,27 +44,19 @@ use crate::{
     identity::{Identity, TrustStore},
     process::{host_memory, published},
     report::{Explore, Ram, Status},
-    transport::{
-        frames::{LinkError, message_frame},
-        pace::Pacer,
-    },
+    transport::{frames::LinkError, pace::Pacer},
 };
 use bulk::Bulk;
-use encoding::{Encoder, Encoding, Parts, Purpose, SendCounters};
+use encoding::{Encoding, Parts, SendCounters};
+use handover::Stopped;
 use link::Link;
 use sent::SentPages;
+use writes::Writes;
 
-/// How long vCPUs may take to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the explorer watches which pages are being written, to send these last.
 const EXPLORE_WINDOW: Duration = Duration::from_millis(20);
 /// How far back the guest's rate before the migration is taken.
 const RATE_BEFORE: Duration = Duration::from_secs(2);
-/// Page records in the handover besides those that the CPU state refers to: bytes before
-/// encoding, by the rate of the last pass, so that they add about a millisecond.
-const HANDOVER_EXTRA: Duration = Duration::from_millis(1);
-const HANDOVER_EXTRA_PAGES_MAX: usize = CHUNK_PAGES;
-
 /// Why an attempt failed before the handover. The VM runs on here.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -83,6 +75,17 @@ pub enum Failure {
     /// This side failed.
     #[error(transparent)]
     Local(#[from] anyhow::Error),
+}
+
+/// What an operator wants of a migration under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// That it goes on as it sees fit.
+    GoOn,
+    /// That it hands over as soon as it can, whatever is left to send.
+    SwitchNow,
+    /// That it is given up.
+    Cancel,
 }
 
 /// How an attempt ended.
@@ -123,8 +126,10 @@ pub struct Attempt {
     report: Report,
     /// Pages whose latest version the destination has not been sent.
     pending: Bitmap,
-    /// Bytes a second of the last pass, before encoding.
-    rate: f64,
+    writes: Writes,
+    /// What the operator wants of it.
+    wish: watch::Receiver<Wish>,
+    precopy_begun: Instant,
     stop: Option<Stopped>,
     /// The latest connection, for its statistics.
     connection: Option<quinn::Connection>,
@@ -132,19 +137,12 @@ pub struct Attempt {
     past_wire_bytes: u64,
 }
 
-/// What is known once the VM stands still.
-struct Stopped {
-    at: Instant,
-    requested_ns: u64,
-    stopped_ns: u64,
-    saved_ns: u64,
-    handed_over_ns: u64,
-    state: Vec<StateBlob>,
-    state_pages: Vec<PageIndex>,
-}
-
 impl Attempt {
-    /// An attempt that has not begun.
+    /// An attempt that has not begun. What becomes `wish` is done as long as it can be.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing of the process"
+    )]
     pub fn new(
         machine: Arc<Machine>,
         credentials: Arc<Credentials>,
@@ -153,6 +151,7 @@ impl Attempt {
         ownership: Arc<Mutex<ownership::Source>>,
         observer: Observer,
         started: Instant,
+        wish: watch::Receiver<Wish>,
     ) -> Self {
         let page_count = machine.vm.memory().layout().page_count();
         let pacer = Arc::new(Pacer::new(request.max_bandwidth_bytes_per_second));
@@ -182,7 +181,9 @@ impl Attempt {
             started,
             report,
             pending: Bitmap::new(page_count),
-            rate: 0.0,
+            writes: Writes::new(page_count),
+            wish,
+            precopy_begun: started,
             stop: None,
             connection: None,
             past_wire_bytes: 0,
@@ -200,7 +201,8 @@ impl Attempt {
     }
 
     /// Moves the VM. It runs here before, and afterwards as [`Ended`] says.
-    pub async fn migrate(mut self, mut cancel: watch::Receiver<bool>) -> Ended {
+    pub async fn migrate(mut self) -> Ended {
+        let mut wish = self.wish.clone();
         let before = self
             .started
             .checked_sub(RATE_BEFORE)
@@ -209,7 +211,7 @@ impl Attempt {
         let timeout = self.request.timeout_s.map(Duration::from_secs);
         let prepared = tokio::select! {
             result = self.until_stopped() => result,
-            _ = cancel.wait_for(|cancelled| *cancelled) => Err(Failure::Cancelled),
+            _ = wish.wait_for(|wish| *wish == Wish::Cancel) => Err(Failure::Cancelled),
             () = expire(timeout) => Err(Failure::TimedOut(timeout.unwrap_or_default().as_secs())),
         };
         match prepared {
@@ -241,12 +243,14 @@ impl Attempt {
         if self.strategy.copies_before() {
             self.precopy(&mut link, &mut bulk).await?;
         }
+        if self.strategy == Strategy::Hybrid {
+            link.open_ahead().await?;
+        }
         self.stop()?;
         if !self.strategy.copies_after() {
             let sending = self.send_pending(&mut link, &mut bulk).await?;
             self.wait_received(&mut link, &mut bulk, sending.version)
                 .await?;
-            self.measure_rate(&sending);
         }
         link.bulk = Some(bulk);
         Ok(link)
@@ -284,6 +288,7 @@ impl Attempt {
     fn watch_writes(&mut self) -> Result<Instant, Failure> {
         let begun = Instant::now();
         block_in_place(|| self.machine.vm.start_dirty_log()).context("cannot log writes")?;
+        self.writes.begin();
         let layout = self.machine.vm.memory().layout();
         self.machine.probing.forget_recent_writes(layout);
         self.report.explore.time_ms = begun.elapsed().as_secs_f64() * 1e3;
@@ -299,6 +304,7 @@ impl Attempt {
             // Not waiting for anything: this is how long the guest is observed.
             let watched = (watched_since + EXPLORE_WINDOW).into();
             tokio::time::sleep_until(watched).await;
+            self.look_at_writes()?;
         }
         let populated = block_in_place(|| pagemap::populated_pages(self.machine.vm.memory()))
             .context("cannot read which pages are populated")?;
@@ -343,98 +349,6 @@ impl Attempt {
         explore.populated_untouched_pages =
             explore.populated_pages - explore.populated_touched_pages;
         explore
-    }
-
-    /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
-    /// time, since saving may write guest memory.
-    fn stop(&mut self) -> Result<(), Failure> {
-        self.observer.enter(&mut self.log, Phase::Stop);
-        let vm = &self.machine.vm;
-        let (at, requested_ns) = (Instant::now(), clock::monotonic_ns());
-        block_in_place(|| {
-            vm.vcpus().request_stop();
-            let stopped_ns = vm
-                .vcpus()
-                .wait_stopped(Some(at + STOP_TIMEOUT))
-                .context("the vCPUs did not stop in time")?;
-            anyhow::ensure!(!vm.vcpus().has_ended(), "the guest has ended by itself");
-            let state = vm.save().context("cannot save the VM's state")?;
-            let saved_ns = clock::monotonic_ns();
-            let state_pages = vm
-                .state_pages()
-                .context("cannot find the pages of the CPU state")?;
-            let dirty = vm
-                .collect_dirty(Collect::Last)
-                .context("cannot read the dirty log")?;
-            self.pending
-                .union(&Bitmap::from_words(dirty, self.pending.len()));
-            self.stop = Some(Stopped {
-                at,
-                requested_ns,
-                stopped_ns,
-                saved_ns,
-                handed_over_ns: 0,
-                state,
-                state_pages,
-            });
-            anyhow::Ok(())
-        })?;
-        Ok(())
-    }
-
-    /// Handover: one flight with the last versions, the state, and the pages that it refers to.
-    /// The VM has left this process when the first byte is written.
-    async fn hand_over(&mut self, link: &mut Link) -> Result<(), LinkError> {
-        let epoch = self
-            .lock_ownership()
-            .handover_sending()
-            .expect("the destination is ready");
-        self.observer.enter(&mut self.log, Phase::Handover);
-        let encoding = self.encoding();
-        let stop = self.stop.as_mut().expect("stopped before the handover");
-        let (version, ranges) = {
-            let mut pages = self.pages.lock().expect("no panics under this lock");
-            pages.begin_version(&self.pending)
-        };
-        let extra = (self.rate * HANDOVER_EXTRA.as_secs_f64() / PAGE_SIZE as f64) as usize;
-        let extra = extra.min(HANDOVER_EXTRA_PAGES_MAX);
-        let claimed: Vec<_> = {
-            let mut pages = self.pages.lock().expect("no panics under this lock");
-            let state_pages = stop.state_pages.iter().copied();
-            let wanted: Vec<PageIndex> = state_pages
-                .chain(self.pending.iter().take(extra))
-                .filter(|page| pages.claim(*page))
-                .collect();
-            wanted.into_iter().map(|page| (page, version)).collect()
-        };
-        let mut flight = Vec::new();
-        block_in_place(|| {
-            let mut encoder = Encoder::new(encoding);
-            for chunk in claimed.chunks(CHUNK_PAGES) {
-                flight.extend_from_slice(&encoder.encode(chunk, Purpose::Urgent).bytes);
-            }
-        });
-        let mut parts: Vec<_> = ranges.split(RANGES_PER_MESSAGE_MAX).collect();
-        let last = parts.pop().unwrap_or(RangeList::EMPTY);
-        for pages in parts {
-            flight.extend_from_slice(&message_frame(&ToDestination::Announce { version, pages }));
-        }
-        let handed_over_ns = clock::monotonic_ns();
-        flight.extend_from_slice(&message_frame(&ToDestination::Handover(Box::new(
-            message::Handover {
-                epoch,
-                version,
-                pages: last,
-                state: std::mem::take(&mut stop.state),
-                stopped_ns: stop.stopped_ns,
-                since_save_ns: handed_over_ns - stop.saved_ns,
-                verify_full: self.request.verify_full,
-            },
-        ))));
-        stop.handed_over_ns = handed_over_ns;
-        self.report.handover.bytes = flight.len() as u64;
-        self.pacer.book(flight.len());
-        link.control.bytes(&flight).await
     }
 
     /// The attempt failed before the handover: the VM runs on here, as before.

@@ -22,7 +22,7 @@ use crate::{
     migrate::{
         Machine,
         observer::Observer,
-        source::{Attempt, Ended},
+        source::{Attempt, Ended, Wish},
     },
 };
 
@@ -82,7 +82,7 @@ struct Life {
 /// A migration under way.
 struct Moving {
     task: JoinHandle<Ended>,
-    cancel: watch::Sender<bool>,
+    wish: watch::Sender<Wish>,
     observer: Observer,
 }
 
@@ -162,7 +162,7 @@ impl Life {
     /// The process ends with the VM here: the destination is told by the connection's end.
     async fn give_up_migration(&mut self) {
         if let Some(moving) = self.migration.take() {
-            let _ = moving.cancel.send(true);
+            let _ = moving.wish.send(Wish::Cancel);
             if let Ok(ended) = moving.task.await {
                 let (outcome, report) = ended.summary();
                 moving.observer.end(outcome, report.clone());
@@ -176,6 +176,7 @@ impl Life {
             Command::Migrate { request, reply } => _ = reply.send(self.migrate(request)),
             Command::Recover { reply } => _ = reply.send(self.recover()),
             Command::Cancel { reply } => _ = reply.send(self.cancel()),
+            Command::SwitchNow { reply } => _ = reply.send(self.switch_now()),
             Command::Pause { reply } => _ = reply.send(self.pause()),
             Command::Resume { reply } => _ = reply.send(self.resume()),
             Command::Stop { reply } => {
@@ -215,7 +216,7 @@ impl Life {
         self.connections = 1;
         let (id, mode, started) = (self.last_id, request.mode, Instant::now());
         let observer = self.observe(id, mode, started);
-        let (cancel, cancelled) = watch::channel(false);
+        let (wish, wished) = watch::channel(Wish::GoOn);
         let attempt = Attempt::new(
             self.machine.clone(),
             self.node.credentials.clone(),
@@ -224,11 +225,12 @@ impl Life {
             self.ownership.clone(),
             observer.clone(),
             started,
+            wished,
         );
-        let task = tokio::spawn(attempt.migrate(cancelled));
+        let task = tokio::spawn(attempt.migrate());
         self.migration = Some(Moving {
             task,
-            cancel,
+            wish,
             observer,
         });
         Ok(Accepted { id })
@@ -250,11 +252,11 @@ impl Life {
         let id = self.last_id;
         self.connections += 1;
         let observer = self.observe(id, attempt.mode(), attempt.started());
-        let (cancel, _) = watch::channel(false);
+        let (wish, _) = watch::channel(Wish::GoOn);
         let task = tokio::spawn(attempt.recover(observer.clone()));
         self.migration = Some(Moving {
             task,
-            cancel,
+            wish,
             observer,
         });
         Ok(Accepted { id })
@@ -273,6 +275,26 @@ impl Life {
     }
 
     fn cancel(&mut self) -> Result<(), Refusal> {
+        let moving = self.before_handover()?;
+        moving.wish.send_replace(Wish::Cancel);
+        Ok(())
+    }
+
+    /// Ends pre-copy: what was not sent goes after the resume, or while the VM stands still.
+    fn switch_now(&mut self) -> Result<(), Refusal> {
+        let moving = self.before_handover()?;
+        moving.wish.send_if_modified(|wish| {
+            let may = *wish == Wish::GoOn;
+            if may {
+                *wish = Wish::SwitchNow;
+            }
+            may
+        });
+        Ok(())
+    }
+
+    /// The migration under way, while it can still be changed.
+    fn before_handover(&self) -> Result<&Moving, Refusal> {
         let Some(moving) = &self.migration else {
             return Err(Refusal::conflict(
                 "no migration is under way",
@@ -285,8 +307,7 @@ impl Life {
                 "wait until the migration is complete",
             ));
         }
-        let _ = moving.cancel.send(true);
-        Ok(())
+        Ok(moving)
     }
 
     fn pause(&mut self) -> Result<(), Refusal> {

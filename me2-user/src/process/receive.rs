@@ -168,8 +168,8 @@ fn answer(node: &Node, command: Command) -> bool {
             let mend = "run `me2 recover` at the source: it is the side that connects";
             _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
         }
-        Command::Cancel { reply } => {
-            let mend = "run `me2 cancel` at the source";
+        Command::Cancel { reply } | Command::SwitchNow { reply } => {
+            let mend = "run it at the source";
             _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
         }
         Command::Pause { reply } | Command::Resume { reply } => _ = reply.send(Err(not_yet())),

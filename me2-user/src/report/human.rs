@@ -117,12 +117,14 @@ fn memory(report: &Report, table: &mut Table) {
 
 fn travel(report: &Report, table: &mut Table) {
     let precopy = &report.precopy;
+    let saved = &precopy.sends_saved;
     table.row(
         "pre-copy",
         &[
             counted(precopy.passes, "pass", "passes"),
             counted(precopy.pages, "page", "pages"),
             bytes(precopy.bytes),
+            format!("sends saved {}", saved.written_before_sent + saved.hot),
         ],
     );
     let handover = &report.handover;
@@ -130,6 +132,10 @@ fn travel(report: &Report, table: &mut Table) {
         "handover",
         &[
             bytes(handover.bytes),
+            format!(
+                "final set {}",
+                counted(handover.final_set_pages, "page", "pages")
+            ),
             format!(
                 "{} missing at resume",
                 counted(handover.missing_pages, "page", "pages")

@@ -42,10 +42,18 @@ fn filled() -> Report {
             passes: 1,
             pages: 60_000,
             bytes: 120 << 20,
+            sends_saved: SendsSaved {
+                written_before_sent: 700,
+                hot: 90,
+            },
         },
         handover: Handover {
             bytes: 40_960,
             missing_pages: 5_000,
+            final_set_pages: 320,
+            final_set_bytes: 60_000,
+            final_set_ms: 4.8,
+            doubled: true,
         },
         postcopy: Postcopy {
             faults: 210,
@@ -117,7 +125,12 @@ fn has_every_field_of_the_schema_and_no_other() {
         encoding.plain_bytes encoding.encoded_bytes encoding.busy_ms
         explore.time_ms explore.populated_pages explore.populated_touched_pages
         explore.populated_untouched_pages explore.touched_hole_pages
-        precopy.passes precopy.pages precopy.bytes handover.bytes handover.missing_pages
+        precopy.passes precopy.pages precopy.bytes precopy.sends_saved.written_before_sent
+        precopy.sends_saved.hot switch.pending_pages switch.hot_pages switch.written_pages
+        switch.dirty_pages_per_second switch.wanted_pages switch.bytes_per_page
+        switch.rate_bytes_per_second switch.round_trip_ms switch.final_set_limit_ms
+        switch.stalls_ms switch.stalls_after_pass_ms switch.pass_ms handover.final_set_ms
+        handover.final_set_pages handover.final_set_bytes handover.doubled handover.bytes handover.missing_pages
         postcopy.faults postcopy.demand_pages postcopy.pushed_pages postcopy.duplicate_pages
         postcopy.fault_latency_us.p50 postcopy.fault_latency_us.p99 postcopy.fault_latency_us.max
         postcopy.vcpu_blocktime_ms guest.rate_before guest.rate_during
@@ -179,8 +192,8 @@ sent        128.0 MiB on the wire, 0.50 × of what is used,
             257.8 MiB before encoding
 pages       66000 sent, zero 1000, rle 30000, delta 0, reference 0, zstd 0,
             raw 35000
-pre-copy    1 pass, 60000 pages, 120.0 MiB
-handover    40.0 KiB, 5000 pages missing at resume
+pre-copy    1 pass, 60000 pages, 120.0 MiB, sends saved 790
+handover    40.0 KiB, final set 320 pages, 5000 pages missing at resume
 post-copy   210 faults, demanded 1500, pushed 3500, duplicate 3
 faults      p50 210 µs, p99 1.90 ms, max 2.50 ms, vCPUs waited 60.50 ms
 guest       before 1000000 operations/s, during 870000 operations/s

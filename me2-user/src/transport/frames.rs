@@ -132,19 +132,30 @@ pub fn message_frame<T: Serialize>(message: &T) -> Vec<u8> {
     frame
 }
 
+impl Frame {
+    /// Length of its payload in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Message(payload) | Self::Pages(payload) => payload.len(),
+        }
+    }
+}
+
 impl FrameReceiver {
     /// Reads the preface that opens a stream, and checks its kind.
-    pub async fn begin(
-        mut stream: RecvStream,
-        kind: StreamKind,
-    ) -> Result<(Self, Preface), LinkError> {
-        let mut bytes = [0; PREFACE_BYTES];
-        stream.read_exact(&mut bytes).await?;
-        let preface = Preface::decode(&bytes)?;
+    pub async fn begin(stream: RecvStream, kind: StreamKind) -> Result<(Self, Preface), LinkError> {
+        let (receiver, preface) = Self::begin_any(stream).await?;
         if preface.kind != kind {
             return Err(LinkError::Unexpected("a stream"));
         }
-        Ok((Self { stream }, preface))
+        Ok((receiver, preface))
+    }
+
+    /// Reads the preface that opens a stream, of whatever kind.
+    pub async fn begin_any(mut stream: RecvStream) -> Result<(Self, Preface), LinkError> {
+        let mut bytes = [0; PREFACE_BYTES];
+        stream.read_exact(&mut bytes).await?;
+        Ok((Self { stream }, Preface::decode(&bytes)?))
     }
 
     /// Reads the answer on a stream that this side opened.

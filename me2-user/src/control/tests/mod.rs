@@ -101,6 +101,7 @@ async fn command_loop(mut commands: mpsc::Receiver<Command>, log: mpsc::Unbounde
                 ("recover".to_owned(), reply.send(Err(refusal)).is_ok())
             }
             Command::Cancel { reply } => ("cancel".to_owned(), reply.send(Ok(())).is_ok()),
+            Command::SwitchNow { reply } => ("switch-now".to_owned(), reply.send(Ok(())).is_ok()),
             Command::Pause { reply } => ("pause".to_owned(), reply.send(Ok(())).is_ok()),
             Command::Resume { reply } => {
                 let refusal = Refusal::internal("it broke", "look at the log");

@@ -22,7 +22,7 @@ use me2_wire::{
 };
 use tokio::{sync::mpsc, task::block_in_place, time::timeout};
 
-use super::{Incoming, pager::Origin};
+use super::{Incoming, pager::Origin, streams::accept_streams};
 use crate::{
     control::types::VmState,
     migrate::{
@@ -329,6 +329,24 @@ struct Progress {
     held: Option<(Box<Handover>, u64, u64)>,
     verify_sent: bool,
     complete_sent: bool,
+    /// The handover is in, on the control stream or as a copy.
+    has_handover: bool,
+    /// It came as a copy first: what the control stream has of it is of no use.
+    skips_handover: bool,
+}
+
+impl Progress {
+    /// Whether a frame of the control stream is of a handover that is in already.
+    fn skips(&mut self, frame: &Frame) -> anyhow::Result<bool> {
+        if !self.skips_handover {
+            return Ok(false);
+        }
+        if let Frame::Message(payload) = frame {
+            let message: ToDestination = message::decode(payload)?;
+            self.skips_handover = !matches!(message, ToDestination::Handover(_));
+        }
+        Ok(true)
+    }
 }
 
 impl Incoming {
@@ -337,12 +355,14 @@ impl Incoming {
         // What the last connection brought is no fault of this one.
         while self.intake.failure().is_some() {}
         let connection = knock.peer.connection.clone();
-        let bulk = accept_bulk(
+        let (copied, mut copies) = mpsc::channel(1);
+        let streams = accept_streams(
             connection.clone(),
             knock.preface,
             self.intake.queue(Origin::Bulk),
+            copied,
         );
-        let _bulk = AbortOnDrop(tokio::spawn(bulk));
+        let _streams = AbortOnDrop(tokio::spawn(streams));
         let mut urgent = Vec::new();
         if knock.hello.purpose == Purpose::Recover {
             urgent = self.answer_recovery(knock).await?;
@@ -359,9 +379,20 @@ impl Incoming {
             tokio::select! {
                 frame = knock.frames.recv() => {
                     let frame = frame.ok_or(LinkError::Ended)??;
+                    if progress.skips(&frame)? {
+                        continue;
+                    }
                     if self.take(frame, knock, &mut progress, node).await? {
                         return Ok(());
                     }
+                }
+                Some(frames) = copies.recv(), if !progress.has_handover => {
+                    for frame in frames {
+                        if self.take(frame, knock, &mut progress, node).await? {
+                            return Ok(());
+                        }
+                    }
+                    progress.skips_handover = progress.has_handover;
                 }
                 () = self.pager.changed() => {}
                 _ = tick.tick() => {
@@ -441,6 +472,7 @@ impl Incoming {
             ToDestination::PassEnd { version } => progress.pass_end = Some(version),
             ToDestination::Handover(handover) => {
                 let missing = self.accept(&handover)?;
+                progress.has_handover = true;
                 if handover.verify_full {
                     self.pager.start_placing();
                     progress.held = Some((handover, received_ns, missing));
@@ -574,40 +606,4 @@ impl Incoming {
         }
         Ok(())
     }
-}
-
-/// Takes bulk streams of a connection until it breaks.
-async fn accept_bulk(
-    connection: quinn::Connection,
-    expected: Preface,
-    queue: mpsc::Sender<Vec<u8>>,
-) {
-    while let Ok(stream) = connection.accept_uni().await {
-        let queue = queue.clone();
-        tokio::spawn(async move {
-            if let Err(error) = read_bulk(stream, expected, queue).await {
-                tracing::debug!("a bulk stream ended: {error}");
-            }
-        });
-    }
-}
-
-async fn read_bulk(
-    stream: quinn::RecvStream,
-    expected: Preface,
-    queue: mpsc::Sender<Vec<u8>>,
-) -> Result<(), LinkError> {
-    let (mut frames, preface) = FrameReceiver::begin(stream, StreamKind::Bulk).await?;
-    if preface.migration != expected.migration || preface.epoch != expected.epoch {
-        return Err(LinkError::Unexpected("a stream of another migration"));
-    }
-    while let Some(frame) = frames.next().await? {
-        let Frame::Pages(payload) = frame else {
-            return Err(LinkError::Unexpected("a message on a bulk stream"));
-        };
-        if queue.send(payload).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
 }

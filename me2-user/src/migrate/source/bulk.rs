@@ -34,6 +34,7 @@ enum Job {
     /// Sends these pages, those that are unclaimed.
     Pass {
         pages: Vec<PageIndex>,
+        cut: Arc<AtomicBool>,
         done: oneshot::Sender<()>,
     },
     /// Sends what is unclaimed in push order, until nothing is left.
@@ -85,29 +86,25 @@ impl Bulk {
         })
     }
 
-    /// Sends these pages, in this order within each stream. Returns when all are encoded and
-    /// queued, or when the link fails.
-    pub async fn pass(&mut self, order: Vec<PageIndex>) -> Result<(), LinkError> {
+    /// Begins to send these pages, in this order within each stream.
+    pub fn begin_pass(&mut self, order: Vec<PageIndex>) -> PassUnderWay {
         let mut shares = vec![Vec::new(); self.jobs.len()];
         for page in order {
             shares[(page / REGION_PAGES) as usize % self.jobs.len()].push(page);
         }
-        let mut done = Vec::new();
+        let cut = Arc::new(AtomicBool::new(false));
+        let mut under_way = Vec::new();
         for (job, pages) in self.jobs.iter().zip(shares) {
-            let (sender, receiver) = oneshot::channel();
+            let (done, receiver) = oneshot::channel();
             // A worker that is gone has told why through `failure`.
             let _ = job.send(Job::Pass {
                 pages,
-                done: sender,
+                cut: cut.clone(),
+                done,
             });
-            done.push(receiver);
+            under_way.push(receiver);
         }
-        for receiver in done {
-            if receiver.await.is_err() {
-                return Err(self.failed().await);
-            }
-        }
-        Ok(())
+        PassUnderWay { under_way, cut }
     }
 
     /// Starts pushing what is unclaimed, until nothing is left.
@@ -120,6 +117,36 @@ impl Bulk {
     /// Waits until a stream fails, and says why. Cancel-safe.
     pub async fn failed(&mut self) -> LinkError {
         self.failure.recv().await.unwrap_or(LinkError::Ended)
+    }
+}
+
+/// A pass that is being read and encoded.
+pub struct PassUnderWay {
+    under_way: Vec<oneshot::Receiver<()>>,
+    cut: Arc<AtomicBool>,
+}
+
+impl PassUnderWay {
+    /// Waits until all of it is encoded and queued, or what was at hand when it was cut. False: the
+    /// link failed. Cancel-safe.
+    pub async fn done(&mut self) -> bool {
+        while let Some(receiver) = self.under_way.last_mut() {
+            if receiver.await.is_err() {
+                return false;
+            }
+            self.under_way.pop();
+        }
+        true
+    }
+
+    /// Ends it early: what nobody has claimed yet stays unsent.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was ended early.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 }
 
@@ -143,10 +170,10 @@ fn encode_jobs(
     let mut encoder = Encoder::new(encoding.clone());
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::Pass { pages, done } => {
+            Job::Pass { pages, cut, done } => {
                 encoder.begin_pass();
                 let mut rest = &pages[..];
-                while !rest.is_empty() {
+                while !rest.is_empty() && !cut.load(Ordering::Relaxed) {
                     let count = encoding.pass_chunk_pages().min(rest.len());
                     let chunk = rest.split_off(..count).expect("no more than there are");
                     let claimed = encoding.claim(|pages| {

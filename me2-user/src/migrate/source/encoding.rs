@@ -314,6 +314,29 @@ impl Encoder {
         frame
     }
 
+    /// What pages would take if they were sent now, in bytes a page: as differences where there is
+    /// something to differ from. Nothing is sent or noted.
+    pub fn measure(&mut self, pages: &[PageIndex]) -> f64 {
+        for page in pages {
+            let memory = self.encoding.machine.vm.memory();
+            memory.read_page(*page, &mut self.snapshot);
+            let base_version = match self.encoding.parts.delta {
+                true => self.encoding.sent.read(*page, &mut self.base),
+                false => None,
+            };
+            let base = base_version.map(|version| Base {
+                version,
+                content: &self.base,
+            });
+            let next = base_version.unwrap_or_default() + 1;
+            self.writer
+                .push_hashed(*page, next, &self.snapshot, base, page_hash(&self.snapshot));
+        }
+        let compression = self.encoding.compression(Purpose::Urgent);
+        let bytes = self.writer.take_frame(compression).bytes.len();
+        bytes as f64 / pages.len().max(1) as f64
+    }
+
     /// Encodes one page; gives its hash.
     fn push(&mut self, page: PageIndex, version: Version, purpose: Purpose) -> u64 {
         let machine = &self.encoding.machine;

@@ -268,13 +268,17 @@ impl Attempt {
         }
     }
 
+    /// Pushes what the guest is expected to want first: what it writes often, then what it was ever
+    /// seen to touch, then the rest.
     fn start_push(&self, bulk: &Bulk) {
         let layout = self.machine.vm.memory().layout();
-        let missing = self.pending.iter();
-        let order = match self.uses(Part::Probes) {
-            true => block_in_place(|| self.machine.probing.needed_first(layout, missing)),
-            false => missing.collect(),
-        };
+        let mut order: Vec<_> = self.pending.iter().collect();
+        if self.uses(Part::Probes) {
+            order = block_in_place(|| self.machine.probing.needed_first(layout, order.into_iter()));
+        }
+        if self.uses(Part::Heat) {
+            order = block_in_place(|| self.writes.heat.hottest_first(order.into_iter()));
+        }
         self.lock_pages().set_push_order(order);
         bulk.push();
     }
@@ -472,6 +476,7 @@ impl Attempt {
         self.report.ram.zero_pages = self.report.codec.zero;
         self.report.ram.sent_pages = self.counters.pages();
         self.report.ram.sent_logical_bytes = self.counters.pages() * PAGE_SIZE as u64;
+        self.report.precopy.sends_saved = self.writes.saved.clone();
         self.report.ebpf = self.machine.probing.report();
         if let Some(connection) = &self.connection {
             let statistics = connection.stats();

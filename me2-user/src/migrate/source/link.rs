@@ -7,7 +7,7 @@ use me2_wire::{
     message::{self, Hello, Purpose, ToDestination, ToSource},
 };
 
-use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk};
+use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk, handover::Ahead};
 use crate::{
     identity::TrustStore,
     transport::{
@@ -30,6 +30,8 @@ pub struct Link {
     /// Whether both sides share a monotonic clock.
     pub same_host: bool,
     pub bulk: Option<Bulk>,
+    /// The streams of the handover, shortly before it.
+    pub(super) ahead: Option<Ahead>,
 }
 
 impl Attempt {
@@ -100,6 +102,7 @@ impl Attempt {
             preface,
             same_host,
             bulk: None,
+            ahead: None,
         })
     }
 }

@@ -3,27 +3,34 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use me2_engine::{
     bitmap::Bitmap,
     phase::Phase,
-    switch::{self, Converged, Limits, PRECOPY_PASSES_MAX, PassResult, Strategy},
+    switch::{
+        self, Converged, Limits, Outlook, PRECOPY_PASSES_MAX, PassResult, Strategy, final_set_limit,
+    },
 };
-use me2_vmm::dirty::Collect;
 use me2_wire::{
-    PAGE_SIZE, Version,
+    PageIndex, Version,
     message::{self, RANGES_PER_MESSAGE_MAX, ToDestination, ToSource},
 };
-use tokio::task::block_in_place;
+use tokio::{sync::watch, task::block_in_place};
 
-use super::{Attempt, Failure, bulk::Bulk, link::Link};
-use crate::{control::types::Part, transport::frames::LinkError};
+use super::{
+    super::CHUNK_PAGES, Attempt, Failure, Wish, bulk::Bulk, encoding::Encoder, link::Link,
+};
+use crate::{control::types::Part, report::Switch, transport::frames::LinkError};
 
 /// Downtime that plain pre-copy converges to, if the request names none.
 const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
 /// A hybrid's next pass does not wait for the one before, if it has at least so many pages: fewer
 /// are sent within a round trip.
 const OVERLAP_PAGES_MIN: u64 = 1024;
+/// A page is hot if it is expected to be written again, as likely as this, before a pass is over.
+const HOT: f64 = 0.5;
+/// Pending pages that are encoded to see what all of them would take.
+const SAMPLE_PAGES: usize = CHUNK_PAGES;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A pass on its way.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +39,6 @@ pub(super) struct Sending {
     pages: u64,
     begun: Instant,
     /// What all passes before it had sent.
-    pages_before: u64,
     encoded_before: u64,
 }
 
@@ -43,45 +49,137 @@ impl Attempt {
         link: &mut Link,
         bulk: &mut Bulk,
     ) -> Result<(), Failure> {
-        let limits = Limits {
-            converged: self.converged(),
-            passes: PRECOPY_PASSES_MAX,
-        };
-        let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
-        let (strategy, begun) = (self.strategy, Instant::now());
-        let pays = |result: &PassResult| {
-            let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
-            !is_late && switch::another_pass(strategy, result, &limits)
-        };
-        // The first of the passes that were not waited for: the rate is that of all of them.
-        let mut since = None;
+        self.precopy_begun = Instant::now();
         for pass in 1.. {
             self.observer.enter(&mut self.log, Phase::Precopy(pass));
+            let hot = self.take_hot(pass);
             let sending = self.send_pending(link, bulk).await?;
-            let first = *since.get_or_insert(sending);
+            self.pending.union(&hot);
             // Once the last page has been read, the next pass can begin, while the link is still
             // busy with this one.
             let queued = self.pass_result(pass, &sending)?;
-            let overlaps = strategy == Strategy::Hybrid && queued.dirty_pages >= OVERLAP_PAGES_MIN;
-            if overlaps && pays(&queued) {
+            if self.must_switch() {
+                return Ok(());
+            }
+            let overlaps =
+                self.strategy == Strategy::Hybrid && self.pending.count() >= OVERLAP_PAGES_MIN;
+            if overlaps && self.another_pass(&queued, link) {
                 continue;
             }
             self.wait_received(link, bulk, sending.version).await?;
-            self.measure_rate(&first);
-            if !pays(&self.pass_result(pass, &sending)?) {
-                break;
+            let received = self.pass_result(pass, &sending)?;
+            if self.must_switch() || !self.another_pass(&received, link) {
+                return Ok(());
             }
-            since = None;
         }
         Ok(())
     }
 
+    /// Whether the operator's limit, or the operator, ends pre-copy now.
+    fn must_switch(&self) -> bool {
+        let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
+        let is_late = limit.is_some_and(|limit| self.precopy_begun.elapsed() >= limit);
+        is_late || *self.wish.borrow() == Wish::SwitchNow
+    }
+
+    /// Whether another pass pays.
+    fn another_pass(&mut self, result: &PassResult, link: &Link) -> bool {
+        if self.strategy == Strategy::Precopy {
+            let limits = Limits {
+                converged: self.converged(),
+                passes: PRECOPY_PASSES_MAX,
+            };
+            return switch::another_pass(result, &limits);
+        }
+        let outlook = self.outlook(link);
+        self.report.switch = describe(&outlook, self.writes.heat.written_within(SECOND));
+        result.pass < PRECOPY_PASSES_MAX && outlook.another_pass()
+    }
+
+    /// What is known when a hybrid may switch.
+    fn outlook(&self, link: &Link) -> Outlook {
+        let pending_pages = self.pending.count();
+        let (rate, round_trip) = (self.link_rate(link), link.connection.rtt());
+        let bytes_per_page = self.bytes_per_page();
+        let time_of = |pages: f64| Duration::from_secs_f64(pages * bytes_per_page / rate);
+        let horizon = time_of(pending_pages as f64) + round_trip;
+        let heat = &self.writes.heat;
+        let likely = |time| move |page| heat.is_written_within(page, time);
+        let hot_pages = self
+            .pending
+            .iter()
+            .map(likely(horizon))
+            .filter(|p| *p >= HOT)
+            .count();
+        let cold = pending_pages - hot_pages as u64;
+        Outlook {
+            pending_pages,
+            hot_pages: hot_pages as u64,
+            written_pages: heat.written_within(time_of(cold as f64) + round_trip),
+            wanted_pages: self
+                .pending
+                .iter()
+                .map(likely(time_of(pending_pages as f64)))
+                .sum(),
+            bytes_per_page,
+            rate,
+            round_trip,
+            final_set_limit: self.final_set_limit(link),
+        }
+    }
+
+    /// How long the VM may stand still for what was written last.
+    pub(super) fn final_set_limit(&self, link: &Link) -> Duration {
+        let asked = self.request.downtime_limit_ms.map(Duration::from_millis);
+        final_set_limit(link.connection.rtt(), asked)
+    }
+
+    /// What the link takes, in bytes a second, within the cap.
+    pub(super) fn link_rate(&self, link: &Link) -> f64 {
+        let metrics = link.connection.congestion_state().metrics();
+        let path = metrics.pacing_rate.map_or(0.0, |bits| bits as f64 / 8.0);
+        let cap = self.request.max_bandwidth_bytes_per_second;
+        path.min(cap.map_or(f64::INFINITY, |cap| cap as f64))
+            .max(1.0)
+    }
+
+    /// What a pending page takes that is sent again: a sample is encoded to see.
+    fn bytes_per_page(&self) -> f64 {
+        let step = (self.pending.count() as usize / SAMPLE_PAGES).max(1);
+        let sample: Vec<_> = self
+            .pending
+            .iter()
+            .step_by(step)
+            .take(SAMPLE_PAGES)
+            .collect();
+        if sample.is_empty() {
+            return 0.0;
+        }
+        block_in_place(|| Encoder::new(self.encoding()).measure(&sample))
+    }
+
+    /// After the first pass: takes out of what is pending what will have been written again before
+    /// a pass is over.
+    fn take_hot(&mut self, pass: u32) -> Bitmap {
+        let mut hot = Bitmap::new(self.pending.len());
+        if pass == 1 || self.strategy != Strategy::Hybrid || !self.uses(Part::Heat) {
+            return hot;
+        }
+        let horizon = Duration::from_secs_f64(self.report.switch.pass_ms / 1e3);
+        for page in self.pending.iter() {
+            if self.writes.heat.is_written_within(page, horizon) >= HOT {
+                hot.set(page);
+            }
+        }
+        self.pending.subtract(&hot);
+        self.writes.saved.hot += hot.count();
+        hot
+    }
+
     /// Reads the dirty log, and tells how far a pass has come.
     fn pass_result(&mut self, pass: u32, sending: &Sending) -> Result<PassResult, Failure> {
-        let dirty = block_in_place(|| self.machine.vm.collect_dirty(Collect::AndProtect))
-            .context("cannot read the dirty log")?;
-        self.pending
-            .union(&Bitmap::from_words(dirty, self.pending.len()));
+        self.look_at_writes()?;
+        self.writes.end_pass(&self.pending);
         self.report.precopy.passes = u64::from(pass);
         self.report.precopy.pages = self.counters.pages();
         self.report.precopy.bytes = self.counters.encoded_bytes();
@@ -113,7 +211,8 @@ impl Attempt {
         }
     }
 
-    /// Announces and sends everything pending; returns when all of it is queued.
+    /// Announces and sends everything pending; returns when all of it is queued, or when pre-copy
+    /// ends before: what was not read for the pass is pending again.
     pub(super) async fn send_pending(
         &mut self,
         link: &mut Link,
@@ -126,9 +225,8 @@ impl Attempt {
                 .message(&ToDestination::Announce { version, pages })
                 .await?;
         }
-        let layout = self.machine.vm.memory().layout();
-        let order = match self.uses(Part::Probes) {
-            true => self.machine.probing.hot_last(layout, self.pending.iter()),
+        let order = match self.uses(Part::Heat) {
+            true => self.writes.heat.coldest_first(self.pending.iter()),
             false => self.pending.iter().collect(),
         };
         self.pending = Bitmap::new(self.pending.len());
@@ -136,11 +234,36 @@ impl Attempt {
             version,
             pages,
             begun: Instant::now(),
-            pages_before: self.counters.pages(),
             encoded_before: self.counters.encoded_bytes(),
         };
-        bulk.pass(order).await?;
+        self.watch_pass(bulk, order).await?;
+        let unsent = self.lock_pages().unsent().clone();
+        self.pending.union(&unsent);
         Ok(sending)
+    }
+
+    /// Sends these pages, and looks at what is written meanwhile.
+    async fn watch_pass(&mut self, bulk: &mut Bulk, order: Vec<PageIndex>) -> Result<(), Failure> {
+        let vcpus = self.machine.vm.vcpus().count();
+        let is_running = self.stop.is_none();
+        let mut wish = self.wish.clone();
+        let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
+        let until = limit.map(|limit| self.precopy_begun + limit);
+        let mut pass = bulk.begin_pass(order);
+        loop {
+            let look = self.writes.next_look(vcpus);
+            tokio::select! {
+                done = pass.done() => {
+                    if !done {
+                        return Err(bulk.failed().await.into());
+                    }
+                    return Ok(());
+                }
+                () = tokio::time::sleep_until(look.into()),
+                    if is_running && self.strategy == Strategy::Hybrid => self.look_at_writes()?,
+                () = must_switch(&mut wish, until), if is_running && !pass.is_cut() => pass.cut(),
+            }
+        }
     }
 
     /// Waits until the destination has what was sent last, and with it everything before.
@@ -172,11 +295,46 @@ impl Attempt {
         }
         Ok(())
     }
+}
 
-    /// Notes how quickly everything went that was sent since then, and has arrived.
-    pub(super) fn measure_rate(&mut self, since: &Sending) {
-        let seconds = since.begun.elapsed().as_secs_f64();
-        let pages = self.counters.pages() - since.pages_before;
-        self.rate = (pages * PAGE_SIZE as u64) as f64 / seconds;
+fn describe(outlook: &Outlook, dirty_pages_per_second: f64) -> Switch {
+    let forecast = outlook.forecast();
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    Switch {
+        pending_pages: outlook.pending_pages,
+        hot_pages: outlook.hot_pages,
+        dirty_pages_per_second,
+        written_pages: outlook.written_pages,
+        wanted_pages: outlook.wanted_pages,
+        bytes_per_page: outlook.bytes_per_page,
+        rate_bytes_per_second: outlook.rate,
+        round_trip_ms: ms(outlook.round_trip),
+        final_set_limit_ms: ms(outlook.final_set_limit),
+        stalls_ms: ms(forecast.now.total()),
+        stalls_after_pass_ms: ms(forecast.then.total()),
+        pass_ms: ms(forecast.pass),
+    }
+}
+
+/// Waits until the operator wants the handover, or the time for pre-copy is over.
+async fn must_switch(wish: &mut watch::Receiver<Wish>, until: Option<Instant>) {
+    let asked = async {
+        if wish
+            .wait_for(|wish| *wish == Wish::SwitchNow)
+            .await
+            .is_err()
+        {
+            std::future::pending().await
+        }
+    };
+    let late = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = asked => {}
+        () = late => {}
     }
 }

@@ -42,7 +42,8 @@ const SEND_WINDOW_BYTES: u64 = 32 << 20;
 /// Two-way streams open at once: control, and one a fault answer, many in flight.
 const TWO_WAY_STREAMS_MAX: u32 = 4096;
 
-/// One-way streams open at once: bulk. Each can make the receiver hold a frame.
+/// One-way streams open at once: bulk, and those of the handover. Each can make the receiver hold a
+/// frame.
 const ONE_WAY_STREAMS_MAX: u32 = 16;
 
 /// One acknowledgement for so many packets: each is a packet of its own, and costs both ends and the

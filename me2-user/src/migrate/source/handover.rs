@@ -1,0 +1,252 @@
+//! Stop and handover: what was written last goes ahead, then one flight with the state and what is
+//! final, twice over, since one lost packet would cost a round trip in which the VM runs nowhere.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use me2_engine::phase::Phase;
+use me2_vmm::{clock, dirty::Collect};
+use me2_wire::{
+    PageIndex, Version,
+    blob::StateBlob,
+    frame::{HANDOVER_COPY_BYTES_MAX, Preface, StreamKind},
+    message::{self, RANGES_PER_MESSAGE_MAX, ToDestination},
+    range::RangeList,
+};
+use tokio::task::block_in_place;
+
+use super::{
+    super::{CHUNK_PAGES, PRIORITY_FINAL_SET, PRIORITY_HANDOVER_COPY},
+    Attempt, Failure,
+    encoding::{Encoder, Purpose},
+    link::Link,
+};
+use crate::{
+    control::types::Part,
+    transport::frames::{FrameSender, LinkError, message_frame},
+};
+
+/// How long vCPUs may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Streams of the final set: one lost packet holds up only its stream.
+const FINAL_SET_STREAMS: usize = 4;
+/// Pages of one frame of it: few, so that the first leave while others are encoded.
+const FINAL_SET_CHUNK_PAGES: usize = 16;
+/// The largest final set that is sent twice where packets get lost.
+const FINAL_SET_COPY_BYTES_MAX: usize = 1 << 20;
+
+/// What is known once the VM stands still.
+pub(super) struct Stopped {
+    pub(super) at: Instant,
+    pub(super) requested_ns: u64,
+    pub(super) stopped_ns: u64,
+    pub(super) saved_ns: u64,
+    pub(super) state: Vec<StateBlob>,
+    pub(super) state_pages: Vec<PageIndex>,
+}
+
+/// Streams that are open before the VM stops: nothing of the handover waits for one.
+pub(super) struct Ahead {
+    final_set: Vec<FrameSender>,
+    /// For what was sent on them, once more.
+    final_set_copy: FrameSender,
+    handover_copy: FrameSender,
+}
+
+impl Link {
+    /// Opens the streams of the handover.
+    pub(super) async fn open_ahead(&mut self) -> Result<(), LinkError> {
+        let mut final_set = Vec::new();
+        for _ in 0..FINAL_SET_STREAMS {
+            final_set.push(self.open(StreamKind::Bulk, PRIORITY_FINAL_SET).await?);
+        }
+        self.ahead = Some(Ahead {
+            final_set,
+            final_set_copy: self.open(StreamKind::Bulk, PRIORITY_HANDOVER_COPY).await?,
+            handover_copy: self
+                .open(StreamKind::HandoverCopy, PRIORITY_HANDOVER_COPY)
+                .await?,
+        });
+        Ok(())
+    }
+
+    async fn open(&self, kind: StreamKind, priority: i32) -> Result<FrameSender, LinkError> {
+        let preface = Preface {
+            kind,
+            ..self.preface
+        };
+        let stream = FrameSender::answering(self.connection.open_uni().await?);
+        let mut stream = stream.urgent(self.window.clone(), priority);
+        stream.bytes(&preface.encode()).await?;
+        Ok(stream)
+    }
+}
+
+impl Attempt {
+    /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
+    /// time, since saving may write guest memory.
+    pub(super) fn stop(&mut self) -> Result<(), Failure> {
+        self.observer.enter(&mut self.log, Phase::Stop);
+        let vm = &self.machine.vm;
+        let (at, requested_ns) = (Instant::now(), clock::monotonic_ns());
+        let (stopped, dirty) = block_in_place(|| {
+            vm.vcpus().request_stop();
+            let stopped_ns = vm
+                .vcpus()
+                .wait_stopped(Some(at + STOP_TIMEOUT))
+                .context("the vCPUs did not stop in time")?;
+            anyhow::ensure!(!vm.vcpus().has_ended(), "the guest has ended by itself");
+            let state = vm.save().context("cannot save the VM's state")?;
+            let saved_ns = clock::monotonic_ns();
+            let state_pages = vm
+                .state_pages()
+                .context("cannot find the pages of the CPU state")?;
+            let dirty = vm
+                .collect_dirty(Collect::Last)
+                .context("cannot read the dirty log")?;
+            let stopped = Stopped {
+                at,
+                requested_ns,
+                stopped_ns,
+                saved_ns,
+                state,
+                state_pages,
+            };
+            anyhow::Ok((stopped, dirty))
+        })?;
+        self.note_writes(dirty);
+        self.stop = Some(stopped);
+        Ok(())
+    }
+
+    /// Handover: what was written last, and one flight with the state, the pages that it refers to,
+    /// and which versions are final. The VM has left this process when the first byte is written.
+    pub(super) async fn hand_over(&mut self, link: &mut Link) -> Result<(), LinkError> {
+        let epoch = self
+            .lock_ownership()
+            .handover_sending()
+            .expect("the destination is ready");
+        self.observer.enter(&mut self.log, Phase::Handover);
+        let (version, ranges) = self.lock_pages().begin_version(&self.pending);
+        let mut ahead = link.ahead.take();
+        // Before anything else claims them: these must be in when the state is restored.
+        let mut flight = self.encode_state_pages(version);
+        let mut final_set = Vec::new();
+        if let Some(ahead) = &mut ahead {
+            final_set = self.send_final_set(link, ahead).await?;
+        }
+        let mut parts: Vec<_> = ranges.split(RANGES_PER_MESSAGE_MAX).collect();
+        let last = parts.pop().unwrap_or(RangeList::EMPTY);
+        for pages in parts {
+            flight.extend_from_slice(&message_frame(&ToDestination::Announce { version, pages }));
+        }
+        let stop = self.stop.as_mut().expect("stopped before the handover");
+        flight.extend_from_slice(&message_frame(&ToDestination::Handover(Box::new(
+            message::Handover {
+                epoch,
+                version,
+                pages: last,
+                state: std::mem::take(&mut stop.state),
+                stopped_ns: stop.stopped_ns,
+                since_save_ns: clock::monotonic_ns() - stop.saved_ns,
+                verify_full: self.request.verify_full,
+            },
+        ))));
+        self.report.handover.bytes = flight.len() as u64;
+        self.pacer.book(flight.len());
+        link.control.bytes(&flight).await?;
+        match ahead {
+            Some(ahead) => self.send_again(ahead, &flight, &final_set).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The pages that the state refers to, as frames.
+    fn encode_state_pages(&self, version: Version) -> Vec<u8> {
+        let stop = self.stop.as_ref().expect("stopped before the handover");
+        let claimed: Vec<_> = {
+            let mut pages = self.lock_pages();
+            let wanted = stop.state_pages.iter().copied();
+            wanted
+                .filter(|page| pages.claim(*page))
+                .map(|page| (page, version))
+                .collect()
+        };
+        let mut frames = Vec::new();
+        block_in_place(|| {
+            let mut encoder = Encoder::new(self.encoding());
+            for chunk in claimed.chunks(CHUNK_PAGES) {
+                frames.extend_from_slice(&encoder.encode(chunk, Purpose::Urgent).bytes);
+            }
+        });
+        frames
+    }
+
+    /// Sends what was written last, as much as the guest may stand still for, hottest first. Gives
+    /// the frames if they had better be sent twice.
+    async fn send_final_set(
+        &mut self,
+        link: &Link,
+        ahead: &mut Ahead,
+    ) -> Result<Vec<u8>, LinkError> {
+        let (limit, rate) = (self.final_set_limit(link), self.link_rate(link));
+        let until = Instant::now() + limit;
+        let bytes_max = (rate * limit.as_secs_f64()) as usize;
+        let loses_packets = link.connection.stats().path.lost_packets > 0;
+        let order = match self.uses(Part::Heat) {
+            true => self.writes.heat.hottest_first(self.pending.iter()),
+            false => self.pending.iter().collect(),
+        };
+        let encoding = self.encoding();
+        let mut encoder = Encoder::new(encoding.clone());
+        let (mut kept, mut sent_bytes) = (Vec::new(), 0);
+        let streams = ahead.final_set.len();
+        for (number, chunk) in order.chunks(FINAL_SET_CHUNK_PAGES).enumerate() {
+            if sent_bytes >= bytes_max || Instant::now() >= until {
+                break;
+            }
+            let claimed = encoding.claim(|pages| {
+                let unclaimed = chunk.iter().copied();
+                unclaimed.filter(|page| pages.claim(*page)).collect()
+            });
+            if claimed.is_empty() {
+                continue;
+            }
+            let frame = block_in_place(|| encoder.encode(&claimed, Purpose::Urgent)).bytes;
+            self.pacer.book(frame.len());
+            ahead.final_set[number % streams].bytes(&frame).await?;
+            sent_bytes += frame.len();
+            self.report.handover.final_set_pages += claimed.len() as u64;
+            if loses_packets && sent_bytes <= FINAL_SET_COPY_BYTES_MAX {
+                kept.extend_from_slice(&frame);
+            }
+        }
+        self.report.handover.final_set_bytes = sent_bytes as u64;
+        self.report.handover.final_set_ms = sent_bytes as f64 / rate * 1e3;
+        kept.truncate(if kept.len() == sent_bytes {
+            kept.len()
+        } else {
+            0
+        });
+        Ok(kept)
+    }
+
+    /// Sends it all once more: whichever copy is whole first counts.
+    async fn send_again(
+        &mut self,
+        mut ahead: Ahead,
+        flight: &[u8],
+        final_set: &[u8],
+    ) -> Result<(), LinkError> {
+        if flight.len() <= HANDOVER_COPY_BYTES_MAX {
+            self.pacer.book(flight.len() + final_set.len());
+            ahead.handover_copy.bytes(flight).await?;
+            ahead.final_set_copy.bytes(final_set).await?;
+            self.report.handover.doubled = true;
+        }
+        ahead.final_set.into_iter().for_each(FrameSender::finish);
+        ahead.handover_copy.finish();
+        ahead.final_set_copy.finish();
+        Ok(())
+    }
+}
