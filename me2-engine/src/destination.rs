@@ -150,6 +150,23 @@ impl DestinationPages {
         Ok(())
     }
 
+    /// The source ends a pass early: what it announced last of these pages will not come. They are
+    /// expected as they are, until a later version is announced.
+    pub fn withdraw(&mut self, pages: &RangeList) -> Result<(), PageError> {
+        if self.handed_over {
+            return Err(PageError::Phase);
+        }
+        if pages.check(self.pages.len() as PageIndex).is_err() {
+            return Err(PageError::BeyondMemory(self.pages.len() as PageIndex));
+        }
+        for index in pages.iter() {
+            let page = &mut self.pages[index as usize];
+            self.outstanding -= u64::from(page.expected != page.arrived);
+            page.expected = page.arrived;
+        }
+        Ok(())
+    }
+
     /// A page arrived, decoded and with the right hash.
     pub fn arrive(
         &mut self,
@@ -424,6 +441,22 @@ mod tests {
             pages.arrive(4096, 3, 0, false),
             Err(PageError::BeyondMemory(4096))
         );
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_not_waited_for_until_it_is_announced_again() {
+        let mut pages = DestinationPages::new(4096);
+        pages.announce(1, &list(&[1, 2, 3])).unwrap();
+        pages.arrive(1, 1, 1, false).unwrap();
+        pages.withdraw(&list(&[1, 2])).unwrap();
+        assert_eq!(pages.outstanding(), 1, "page 3");
+        pages.arrive(3, 1, 3, false).unwrap();
+        assert_eq!(pages.outstanding(), 0);
+        assert_eq!(pages.hand_over(2, &list(&[2])), Ok(1));
+        assert_eq!(pages.fault(2), FaultAction::Request);
+        assert_eq!(pages.withdraw(&list(&[2])), Err(PageError::Phase));
+        let mut pages = DestinationPages::new(64);
+        assert!(pages.withdraw(&list(&[64])).is_err());
     }
 
     #[test]

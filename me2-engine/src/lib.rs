@@ -2,6 +2,7 @@
 //!
 //! - [`ownership`]: who may run the VM; the state machine of the handover, on both sides.
 //! - [`source`], [`destination`]: the page tables: version and state of every page.
+//! - [`pattern`]: how vCPUs go through memory, by their page faults.
 //! - [`phase`]: the phases, and how long each took.
 //! - [`compression`]: how hard to compress.
 //! - [`congestion`]: how much may be under way.
@@ -17,6 +18,7 @@ pub mod congestion;
 pub mod destination;
 pub mod heat;
 pub mod ownership;
+pub mod pattern;
 pub mod phase;
 pub mod quantile;
 pub mod source;

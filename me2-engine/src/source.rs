@@ -1,12 +1,17 @@
 //! The source's page table: which version of each page was announced and sent, and in
 //! post-copy, which pages nobody has sent yet and in what order they go.
 
-use me2_wire::{PageIndex, Version, range::RangeList};
+use std::{collections::VecDeque, ops::Range};
+
+use me2_wire::{PageIndex, Version, message::Likely, range::RangeList};
 
 use crate::{bitmap::Bitmap, tree};
 
-/// Neighbours that travel with a page that was asked for.
-pub const NEIGHBOURS_MAX: usize = 15;
+/// Pages behind one that was asked for that are pushed before all others: where one was missing,
+/// more are.
+const FOCUS_PAGES: PageIndex = 256;
+/// Places that faulted last, and are pushed first.
+const FOCUSES_MAX: usize = 8;
 /// Pages of one answer, whatever was asked for.
 pub const ANSWER_PAGES_MAX: usize = 128;
 
@@ -22,6 +27,8 @@ pub struct SourcePages {
     answered: Bitmap,
     push_order: Vec<PageIndex>,
     push_cursor: usize,
+    /// What is pushed next, since a fault was near, the latest last.
+    focuses: VecDeque<Range<PageIndex>>,
     /// Counts the connections: who claims for an old one gets nothing.
     generation: u64,
 }
@@ -37,6 +44,7 @@ impl SourcePages {
             answered: Bitmap::new(pages),
             push_order: Vec::new(),
             push_cursor: 0,
+            focuses: VecDeque::new(),
             generation: 0,
         }
     }
@@ -87,14 +95,15 @@ impl SourcePages {
         order.extend(rest.iter());
         self.push_order = order;
         self.push_cursor = 0;
+        self.focuses.clear();
     }
 
-    /// Claims up to `count` pages in push order.
+    /// Claims up to `count` pages: those near the latest faults, then in push order.
     pub fn claim_push(&mut self, count: usize) -> Vec<PageIndex> {
         let mut claimed = Vec::with_capacity(count);
-        while claimed.len() < count && self.push_cursor < self.push_order.len() {
-            let page = self.push_order[self.push_cursor];
-            self.push_cursor += 1;
+        while claimed.len() < count
+            && let Some(page) = self.next_to_push()
+        {
             if self.unsent.clear(page) {
                 claimed.push(page);
             }
@@ -102,10 +111,31 @@ impl SourcePages {
         claimed
     }
 
+    fn next_to_push(&mut self) -> Option<PageIndex> {
+        while let Some(focus) = self.focuses.back_mut() {
+            if let Some(page) = focus.next() {
+                return Some(page);
+            }
+            self.focuses.pop_back();
+        }
+        let page = self.push_order.get(self.push_cursor).copied();
+        self.push_cursor += 1;
+        page
+    }
+
+    /// The push goes on behind this page, since a vCPU waits for it and walks that way.
+    fn focus(&mut self, page: PageIndex) {
+        if self.focuses.len() >= FOCUSES_MAX {
+            self.focuses.pop_front();
+        }
+        let end = page.saturating_add(FOCUS_PAGES).min(self.unsent.len());
+        self.focuses.push_back(page..end);
+    }
+
     /// What answers a request: the wanted pages, even those on their way (what the push has claimed
-    /// may be far back in a queue; a page is answered once), and unsent neighbours behind them.
-    /// Pages that do not exist, or hold nothing, are left out.
-    pub fn claim_answer(&mut self, wanted: &[PageIndex]) -> Vec<PageIndex> {
+    /// may be far back in a queue; a page is answered once), and unsent pages behind them that are
+    /// likely to be wanted next. Pages that do not exist, or hold nothing, are left out.
+    pub fn claim_answer(&mut self, wanted: &[PageIndex], likely: Likely) -> Vec<PageIndex> {
         let mut claimed = Vec::new();
         for page in wanted.iter().copied().take(ANSWER_PAGES_MAX) {
             if page < self.unsent.len() && !self.is_hole(page) && self.answered.set(page) {
@@ -114,14 +144,20 @@ impl SourcePages {
             }
         }
         for first in claimed.clone() {
-            let end = first
-                .saturating_add(1 + NEIGHBOURS_MAX as u32)
-                .min(self.unsent.len());
-            for page in first + 1..end {
-                if claimed.len() >= ANSWER_PAGES_MAX || !self.unsent.clear(page) {
+            for step in 1..=i64::from(likely.pages) {
+                let page = i64::from(first) + step * i64::from(likely.stride);
+                let Ok(page) = PageIndex::try_from(page) else {
+                    break;
+                };
+                if claimed.len() >= ANSWER_PAGES_MAX || page >= self.unsent.len() {
                     break;
                 }
-                claimed.push(page);
+                if self.unsent.clear(page) {
+                    claimed.push(page);
+                }
+            }
+            if likely.stride == 1 && likely.pages > 0 {
+                self.focus(first);
             }
         }
         claimed
@@ -147,6 +183,12 @@ impl SourcePages {
     /// Pages of the latest version that nobody has claimed.
     pub fn unsent(&self) -> &Bitmap {
         &self.unsent
+    }
+
+    /// A pass ends early: gives up these pages, which are then sent in a later version only.
+    pub fn take_unsent(&mut self) -> Bitmap {
+        let empty = Bitmap::new(self.unsent.len());
+        std::mem::replace(&mut self.unsent, empty)
     }
 
     /// How many these are.
@@ -177,6 +219,11 @@ impl SourcePages {
 mod tests {
     use super::*;
 
+    const WALK: Likely = Likely {
+        pages: 15,
+        stride: 1,
+    };
+
     fn bitmap(pages: &[u32]) -> Bitmap {
         let mut bitmap = Bitmap::new(1024);
         pages.iter().for_each(|page| _ = bitmap.set(*page));
@@ -189,35 +236,72 @@ mod tests {
         let (version, announced) = pages.begin_version(&bitmap(&[5, 6, 7, 900]));
         assert_eq!((version, announced.count()), (1, 4));
         pages.set_push_order(vec![900, 900, 5000]);
-        assert_eq!(pages.claim_answer(&[6, 6, 8, 2000]), [6, 7]);
+        assert_eq!(pages.claim_answer(&[6, 6, 8, 2000], WALK), [6, 7]);
         assert_eq!(pages.claim_push(10), [900, 5]);
         assert_eq!(
-            pages.claim_answer(&[900]),
+            pages.claim_answer(&[900], WALK),
             [900],
             "in the push's queue: answered all the same"
         );
-        assert_eq!(pages.claim_answer(&[900]), [], "but once");
+        assert_eq!(pages.claim_answer(&[900], WALK), [], "but once");
         assert!(!pages.claim(5));
         assert_eq!(pages.unsent_count(), 0);
         assert!(pages.is_hole(8) && !pages.is_hole(7));
     }
 
+    fn full() -> SourcePages {
+        let mut pages = SourcePages::new(4096);
+        pages.begin_version(&Bitmap::full(4096));
+        pages.set_push_order(Vec::new());
+        pages
+    }
+
     #[test]
     fn an_answer_is_bounded() {
-        let mut pages = SourcePages::new(4096);
-        let mut all = Bitmap::new(4096);
-        (0..4096).for_each(|page| _ = all.set(page));
-        pages.begin_version(&all);
+        let mut pages = full();
         let scattered: Vec<u32> = (0..64).map(|number| number * 32).collect();
-        let claimed = pages.claim_answer(&scattered);
+        let claimed = pages.claim_answer(&scattered, WALK);
         assert_eq!(
             (claimed.len(), &claimed[..64]),
             (ANSWER_PAGES_MAX, &scattered[..])
         );
+        let many = (2048..3048).collect::<Vec<_>>();
+        assert_eq!(pages.claim_answer(&many, WALK).len(), ANSWER_PAGES_MAX);
+    }
+
+    #[test]
+    fn an_answer_goes_where_the_vcpu_goes() {
+        let likely = |pages, stride| Likely { pages, stride };
+        let mut pages = full();
+        assert_eq!(pages.claim_answer(&[100], likely(0, 0)), [100]);
         assert_eq!(
-            pages.claim_answer(&(2048..3048).collect::<Vec<_>>()).len(),
-            ANSWER_PAGES_MAX
+            pages.claim_answer(&[200], likely(3, -100)),
+            [200, 0],
+            "one is on its way, one would be before the first page"
         );
+        assert_eq!(
+            pages.claim_answer(&[4090], likely(200, 2)),
+            [4090, 4092, 4094]
+        );
+        assert_eq!(pages.claim_answer(&[7], likely(255, i32::MAX)), [7]);
+        assert_eq!(pages.claim_answer(&[8], likely(255, i32::MIN)), [8]);
+    }
+
+    #[test]
+    fn the_push_goes_on_where_a_walk_has_faulted() {
+        let mut pages = full();
+        assert_eq!(pages.claim_push(2), [0, 1]);
+        pages.claim_answer(&[1000], WALK);
+        assert_eq!(pages.claim_push(2), [1016, 1017], "behind the answer");
+        pages.claim_answer(
+            &[3000],
+            Likely {
+                pages: 0,
+                stride: 0,
+            },
+        );
+        assert_eq!(pages.claim_push(1), [1018], "a pointer leads nowhere");
+        assert_eq!(pages.claim_push(300).last(), Some(&64), "and then in order");
     }
 
     #[test]

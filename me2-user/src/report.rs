@@ -277,6 +277,19 @@ pub struct Postcopy {
     pub fault_latency_us: FaultLatency,
     /// The sum of the times that vCPUs waited.
     pub vcpu_blocktime_ms: f64,
+    /// Pages that the guest touched within a second of the resume, or until the completion if that
+    /// came sooner; null if no probes ran at the destination.
+    #[serde(default)]
+    pub touched_first_second: Option<TouchedFirstSecond>,
+}
+
+/// What the guest touched first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TouchedFirstSecond {
+    /// Pages, each counted once.
+    pub pages: u64,
+    /// Those of them that were there already.
+    pub present: u64,
 }
 
 /// Quantiles over all faults, in microseconds.

@@ -160,6 +160,13 @@ pub enum ToDestination {
         /// Frame numbers of the first few of them.
         frames: Vec<u64>,
     },
+    /// What was announced last of these pages will not come: a later version will, announced with
+    /// the handover at the latest. Before a `PassEnd`, when a pass ends early; several for a long
+    /// list.
+    Withdraw {
+        /// The pages.
+        pages: RangeList,
+    },
 }
 
 /// From the destination to the source.
@@ -277,6 +284,26 @@ pub struct DestinationStatistics {
     pub first_progress_us: Option<u64>,
     /// Operations per second of the built-in guest, from resume to completion.
     pub guest_rate: Option<f64>,
+    /// Of the first second behind the resume, or until completion if that is sooner.
+    pub first_second: Option<FirstSecond>,
+}
+
+/// What the guest touched first, by the probes of the destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstSecond {
+    /// Pages that it touched.
+    pub touched_pages: u64,
+    /// Those of them that had to be asked for.
+    pub missed_pages: u64,
+}
+
+/// What is likely to be wanted behind a page: so many more, at this distance from each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Likely {
+    /// How many.
+    pub pages: u8,
+    /// From one to the next, in pages; may be negative.
+    pub stride: i32,
 }
 
 /// First (and only) message of a stream that asks for pages.
@@ -284,6 +311,8 @@ pub struct DestinationStatistics {
 pub struct PageRequest {
     /// Wanted at once, the most urgent first.
     pub wanted: Vec<u32>,
+    /// What is likely to be wanted behind each of them.
+    pub likely: Likely,
 }
 
 /// Most pages in one request.

@@ -30,7 +30,7 @@ use me2_vmm::{
     vm::{Host, Vm},
 };
 use me2_wire::{
-    message::{DestinationStatistics, Handover, PeerOwnership, ResumeTiming},
+    message::{DestinationStatistics, FirstSecond, Handover, PeerOwnership, ResumeTiming},
     page_hash,
 };
 use tokio::{sync::mpsc, task::block_in_place};
@@ -42,11 +42,13 @@ use crate::{
     process::{host_memory, monitor::GuestMonitor, published},
 };
 use intake::Intake;
-use pager::Pager;
+use pager::{Pager, Wanted};
 pub use reception::{Knock, Received, Reception, knock};
 
 /// Part of the free memory that must remain after a VM was admitted: an eighth.
 const MEMORY_RESERVE_DIVISOR: u64 = 8;
+/// What the guest touches within this time of its resume is what it needed.
+const FIRST_SECOND: Duration = Duration::from_secs(1);
 
 /// A VM on its way here, or here with pages missing.
 pub struct Incoming {
@@ -57,10 +59,11 @@ pub struct Incoming {
     pager: Arc<Pager>,
     intake: Intake,
     /// Pages to ask for, from the fault service.
-    wanted: tokio::sync::Mutex<mpsc::UnboundedReceiver<u32>>,
+    wanted: tokio::sync::Mutex<mpsc::UnboundedReceiver<Wanted>>,
     resumed: Mutex<Option<(Instant, ResumeTiming)>>,
     same_host: bool,
     requests: AtomicU64,
+    first_second: Mutex<Option<FirstSecond>>,
     begun: Instant,
 }
 
@@ -104,6 +107,7 @@ impl Incoming {
             resumed: Mutex::new(None),
             same_host,
             requests: AtomicU64::new(0),
+            first_second: Mutex::default(),
             begun: Instant::now(),
         })
     }
@@ -247,7 +251,24 @@ impl Incoming {
         self.ownership.lock().expect("no panics under this lock")
     }
 
+    /// Notes what the guest has touched, once it has run for a second or `now`.
+    fn note_first_second(&self, now: bool) {
+        let resumed = self.resumed.lock().expect("no panics under this lock");
+        let is_over = resumed
+            .as_ref()
+            .is_some_and(|(at, _)| now || at.elapsed() >= FIRST_SECOND);
+        let mut noted = self.first_second.lock().expect("no panics under this lock");
+        if is_over && noted.is_none() {
+            let probes = self.machine.probing.report();
+            *noted = probes.attached.then(|| FirstSecond {
+                touched_pages: probes.touched_pages,
+                missed_pages: self.requests.load(Ordering::Relaxed),
+            });
+        }
+    }
+
     fn statistics(&self) -> DestinationStatistics {
+        self.note_first_second(true);
         let resumed = self
             .resumed
             .lock()
@@ -269,6 +290,11 @@ impl Incoming {
             fault_latency_max_us: waits.max(),
             vcpu_blocktime_us: waits.sum(),
             first_progress_us,
+            first_second: self
+                .first_second
+                .lock()
+                .expect("no panics under this lock")
+                .clone(),
             guest_rate: resumed.and_then(|(at, _)| self.machine.monitor.rate(at, Instant::now())),
         }
     }

@@ -5,6 +5,7 @@
 //! that it refused it, and the memory stays until the destination's completion is acknowledged.
 
 mod answers;
+mod asked;
 mod bulk;
 mod encoding;
 mod finish;
@@ -46,6 +47,7 @@ use crate::{
     report::{Explore, Ram, Status},
     transport::{frames::LinkError, pace::Pacer},
 };
+use asked::Asked;
 use bulk::Bulk;
 use encoding::{Encoding, Parts, SendCounters};
 use handover::Stopped;
@@ -119,6 +121,7 @@ pub struct Attempt {
     sent: Arc<SentPages>,
     counters: Arc<SendCounters>,
     chooser: Arc<Mutex<Chooser>>,
+    asked: Arc<Asked>,
     pacer: Arc<Pacer>,
     observer: Observer,
     log: PhaseLog,
@@ -175,6 +178,7 @@ impl Attempt {
             )),
             counters: Arc::default(),
             chooser: Arc::new(Mutex::new(Chooser::new(bulk_streams()))),
+            asked: Arc::default(),
             pacer,
             observer,
             log: PhaseLog::begin(),
@@ -396,6 +400,7 @@ impl Attempt {
             sent: self.sent.clone(),
             counters: self.counters.clone(),
             chooser: self.chooser.clone(),
+            asked: self.asked.clone(),
             parts: Parts::of(&self.request),
             begun: self.started,
             generation: self.lock_pages().generation(),

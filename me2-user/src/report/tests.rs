@@ -66,6 +66,10 @@ fn filled() -> Report {
                 max: 2_500,
             },
             vcpu_blocktime_ms: 60.5,
+            touched_first_second: Some(TouchedFirstSecond {
+                pages: 4_000,
+                present: 3_790,
+            }),
         },
         guest: Guest {
             rate_before: Some(1_000_000.0),
@@ -133,7 +137,8 @@ fn has_every_field_of_the_schema_and_no_other() {
         handover.final_set_pages handover.final_set_bytes handover.doubled handover.bytes handover.missing_pages
         postcopy.faults postcopy.demand_pages postcopy.pushed_pages postcopy.duplicate_pages
         postcopy.fault_latency_us.p50 postcopy.fault_latency_us.p99 postcopy.fault_latency_us.max
-        postcopy.vcpu_blocktime_ms guest.rate_before guest.rate_during
+        postcopy.vcpu_blocktime_ms postcopy.touched_first_second.pages
+        postcopy.touched_first_second.present guest.rate_before guest.rate_during
         ebpf.attached ebpf.probe ebpf.reason ebpf.events ebpf.lost ebpf.touched_pages
         ebpf.written_pages link.rtt_ms link.lost_packets link.congestion_events
         verify.pages verify.mismatched_pages verify.full"

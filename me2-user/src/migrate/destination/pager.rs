@@ -16,13 +16,14 @@ use std::{
 
 use me2_engine::{
     destination::{Arrival, Content, DestinationPages, FaultAction, PageError},
+    pattern::Patterns,
     quantile::Histogram,
 };
 use me2_vmm::{
     paging::{Paging, PagingError},
     staging::Staging,
 };
-use me2_wire::{PAGE_SIZE, PageIndex, Version, range::RangeList};
+use me2_wire::{PAGE_SIZE, PageIndex, Version, message::Likely, range::RangeList};
 use tokio::sync::{Notify, mpsc};
 
 use crate::migrate::Machine;
@@ -65,6 +66,13 @@ pub struct ArrivedCount {
     pub duplicates: u64,
 }
 
+/// A page that a vCPU waits for, and what it is likely to want next.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub page: PageIndex,
+    pub likely: Likely,
+}
+
 /// Places pages of one VM.
 pub struct Pager {
     machine: Arc<Machine>,
@@ -72,7 +80,7 @@ pub struct Pager {
     table: Mutex<Table>,
     /// Written only while the table is locked and before the handover; read afterwards.
     staging: RwLock<Option<Staging>>,
-    want: mpsc::UnboundedSender<PageIndex>,
+    want: mpsc::UnboundedSender<Wanted>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     local_faults: AtomicU64,
     changed: Notify,
@@ -91,7 +99,7 @@ impl Pager {
     pub fn new(
         machine: Arc<Machine>,
         paging: Paging,
-        want: mpsc::UnboundedSender<PageIndex>,
+        want: mpsc::UnboundedSender<Wanted>,
     ) -> std::io::Result<Self> {
         let pages = machine.vm.memory().layout().page_count();
         let table = Table {
@@ -120,6 +128,11 @@ impl Pager {
     /// The source announces a version.
     pub fn announce(&self, version: Version, pages: &RangeList) -> Result<(), PageError> {
         self.lock().pages.announce(version, pages)
+    }
+
+    /// The source takes back what it announced last of these pages.
+    pub fn withdraw(&self, pages: &RangeList) -> Result<(), PageError> {
+        self.lock().pages.withdraw(pages)
     }
 
     /// Freezes the table and starts the fault service. Gives the number of missing pages.
@@ -345,7 +358,7 @@ impl Pager {
     }
 
     fn serve_faults(&self) {
-        let mut faults = Vec::new();
+        let (mut faults, mut patterns) = (Vec::new(), Patterns::default());
         while self
             .paging
             .wait_faults(&mut faults)
@@ -356,12 +369,12 @@ impl Pager {
                     .vm
                     .vcpus()
                     .note_waiting(fault.thread, fault.page);
-                self.serve_fault(fault.page);
+                self.serve_fault(fault.page, || patterns.fault(fault.thread, fault.page));
             }
         }
     }
 
-    fn serve_fault(&self, page: PageIndex) {
+    fn serve_fault(&self, page: PageIndex, likely: impl FnOnce() -> Likely) {
         let action = {
             let mut table = self.lock();
             let action = table.pages.fault(page);
@@ -376,7 +389,10 @@ impl Pager {
                 self.place(content, pages);
             }
             // Nobody listens only when the process ends.
-            FaultAction::Request => _ = self.want.send(page),
+            FaultAction::Request => {
+                let likely = likely();
+                _ = self.want.send(Wanted { page, likely });
+            }
             FaultAction::Wait => {}
             FaultAction::Wake => {
                 // Failing means that the page has left userfaultfd, which woke everybody.

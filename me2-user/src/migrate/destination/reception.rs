@@ -398,6 +398,7 @@ impl Incoming {
                 _ = tick.tick() => {
                     let faults = self.requests.load(Ordering::Relaxed);
                     let missing_pages = self.pager.outstanding();
+                    self.note_first_second(false);
                     knock.control.message(&ToSource::Progress { missing_pages, faults }).await?;
                     node.publish_incoming(|status| self.describe(status, &connection));
                 }
@@ -469,6 +470,7 @@ impl Incoming {
         let received_ns = clock::monotonic_ns();
         match message::decode(&payload)? {
             ToDestination::Announce { version, pages } => self.pager.announce(version, &pages)?,
+            ToDestination::Withdraw { pages } => self.pager.withdraw(&pages)?,
             ToDestination::PassEnd { version } => progress.pass_end = Some(version),
             ToDestination::Handover(handover) => {
                 let missing = self.accept(&handover)?;

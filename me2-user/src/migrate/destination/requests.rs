@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 use me2_wire::{
     PageIndex,
     frame::{Preface, StreamKind},
-    message::PageRequest,
+    message::{Likely, PageRequest},
 };
 use tokio::sync::mpsc;
 
-use super::{Incoming, pager::Origin};
+use super::{
+    Incoming,
+    pager::{Origin, Wanted},
+};
 use crate::{
     migrate::PRIORITY_FAULT,
     transport::frames::{Frame, FrameReceiver, FrameSender, LinkError},
@@ -25,22 +28,23 @@ impl Incoming {
     ) {
         let mut wanted = self.wanted.lock().await;
         for page in urgent {
-            self.request(&connection, preface, page);
+            let likely = Likely::default();
+            self.request(&connection, preface, Wanted { page, likely });
         }
         loop {
             tokio::select! {
-                Some(page) = wanted.recv() => self.request(&connection, preface, page),
+                Some(wanted) = wanted.recv() => self.request(&connection, preface, wanted),
                 _ = connection.closed() => return,
             }
         }
     }
 
-    fn request(&self, connection: &quinn::Connection, preface: Preface, page: PageIndex) {
+    fn request(&self, connection: &quinn::Connection, preface: Preface, wanted: Wanted) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let (connection, answers) = (connection.clone(), self.intake.queue(Origin::Answer));
         tokio::spawn(async move {
-            if let Err(error) = ask(&connection, preface, page, answers).await {
-                tracing::debug!(page, "a page request failed: {error}");
+            if let Err(error) = ask(&connection, preface, wanted, answers).await {
+                tracing::debug!(page = wanted.page, "a page request failed: {error}");
             }
         });
     }
@@ -49,7 +53,7 @@ impl Incoming {
 async fn ask(
     connection: &quinn::Connection,
     preface: Preface,
-    page: PageIndex,
+    wanted: Wanted,
     answers: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), LinkError> {
     let (send, receive) = connection.open_bi().await?;
@@ -59,7 +63,11 @@ async fn ask(
     };
     let mut request = FrameSender::begin(send, &preface).await?;
     request.set_priority(PRIORITY_FAULT);
-    request.message(&PageRequest { wanted: vec![page] }).await?;
+    let asked = PageRequest {
+        wanted: vec![wanted.page],
+        likely: wanted.likely,
+    };
+    request.message(&asked).await?;
     request.finish();
     let mut answer = FrameReceiver::answering(receive);
     while let Some(frame) = answer.next().await? {

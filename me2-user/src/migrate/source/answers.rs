@@ -4,7 +4,6 @@
 use std::sync::{Arc, mpsc as thread_mpsc};
 
 use me2_wire::{
-    PageIndex,
     frame::{Preface, StreamKind},
     message::{PageRequest, REQUEST_PAGES_MAX},
 };
@@ -12,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::PRIORITY_FAULT,
+    asked::Asked,
     encoding::{Encoder, Encoding, Purpose},
 };
 use crate::transport::{
@@ -24,7 +24,7 @@ use crate::transport::{
 const REQUEST_BYTES_MAX: u32 = 8 + 5 * REQUEST_PAGES_MAX as u32;
 
 struct Question {
-    wanted: Vec<PageIndex>,
+    request: PageRequest,
     answer: oneshot::Sender<Vec<u8>>,
 }
 
@@ -37,6 +37,7 @@ pub async fn serve(
     pacer: Arc<Pacer>,
 ) -> LinkError {
     let (questions, receiver) = thread_mpsc::channel();
+    let asked = encoding.asked.clone();
     std::thread::Builder::new()
         .name("answer".into())
         .spawn(move || encode_answers(&encoding, &receiver))
@@ -47,9 +48,10 @@ pub async fn serve(
             Err(error) => return error.into(),
         };
         let (questions, pacer) = (questions.clone(), pacer.clone());
-        let window = window.clone();
+        let (window, asked) = (window.clone(), asked.clone());
         tokio::spawn(async move {
-            if let Err(error) = answer(send, receive, window, preface, questions, &pacer).await {
+            let answered = answer(send, receive, window, preface, questions, &asked, &pacer);
+            if let Err(error) = answered.await {
                 tracing::debug!("a page request was not answered: {error}");
             }
         });
@@ -62,6 +64,7 @@ async fn answer(
     window: SendWindow,
     expected: Preface,
     questions: thread_mpsc::Sender<Question>,
+    asked: &Asked,
     pacer: &Pacer,
 ) -> Result<(), LinkError> {
     let (mut receiver, preface) = FrameReceiver::begin(receive, StreamKind::FaultAnswer).await?;
@@ -70,12 +73,10 @@ async fn answer(
     }
     let mut request: PageRequest = receiver.message_within(REQUEST_BYTES_MAX).await?;
     request.wanted.truncate(REQUEST_PAGES_MAX);
+    let _open = asked.question();
     let (answer, answered) = oneshot::channel();
     // The thread lives as long as a sender does.
-    let _ = questions.send(Question {
-        wanted: request.wanted,
-        answer,
-    });
+    let _ = questions.send(Question { request, answer });
     let frame = answered.await.map_err(|_| LinkError::Ended)?;
     let mut sender = FrameSender::answering(send).urgent(window, PRIORITY_FAULT);
     pacer.admit_urgent(frame.len()).await;
@@ -87,7 +88,8 @@ async fn answer(
 fn encode_answers(encoding: &Encoding, questions: &thread_mpsc::Receiver<Question>) {
     let mut encoder = Encoder::new(encoding.clone());
     while let Ok(question) = questions.recv() {
-        let claimed = encoding.claim(|pages| pages.claim_answer(&question.wanted));
+        let claimed = encoding
+            .claim(|pages| pages.claim_answer(&question.request.wanted, question.request.likely));
         // Nothing to send means that all of it is on its way already.
         let frame = if claimed.is_empty() {
             Vec::new()

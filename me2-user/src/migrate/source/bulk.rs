@@ -188,6 +188,7 @@ fn encode_jobs(
                 let _ = done.send(());
             }
             Job::Push => loop {
+                encoding.asked.wait_for_answers();
                 let claimed = encoding.claim(|pages| pages.claim_push(CHUNK_PAGES));
                 if claimed.is_empty() {
                     break;

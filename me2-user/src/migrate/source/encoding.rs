@@ -23,6 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     super::{CHUNK_PAGES, Machine},
+    asked::Asked,
     sent::SentPages,
 };
 use crate::control::types::{CodecChoice, MigrateRequest, Part};
@@ -130,6 +131,7 @@ pub struct Encoding {
     pub sent: Arc<SentPages>,
     pub counters: Arc<SendCounters>,
     pub chooser: Arc<Mutex<Chooser>>,
+    pub asked: Arc<Asked>,
     pub parts: Parts,
     /// The moment that the chooser counts from.
     pub begun: Instant,

@@ -24,7 +24,9 @@ use crate::{
     control::types::{Outcome, Part},
     migrate::observer::{AbortOnDrop, Observer},
     process::published,
-    report::{self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, Verify},
+    report::{
+        self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, TouchedFirstSecond, Verify,
+    },
     transport::frames::LinkError,
 };
 
@@ -429,6 +431,12 @@ impl Attempt {
                 max: statistics.fault_latency_max_us,
             },
             vcpu_blocktime_ms: statistics.vcpu_blocktime_us as f64 / 1e3,
+            touched_first_second: statistics.first_second.as_ref().map(|first| {
+                TouchedFirstSecond {
+                    pages: first.touched_pages,
+                    present: first.touched_pages.saturating_sub(first.missed_pages),
+                }
+            }),
         };
         self.report.first_progress_ms = statistics
             .first_progress_us

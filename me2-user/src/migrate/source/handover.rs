@@ -1,7 +1,13 @@
 //! Stop and handover: what was written last goes ahead, then one flight with the state and what is
 //! final, twice over, since one lost packet would cost a round trip in which the VM runs nowhere.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use me2_engine::phase::Phase;
@@ -13,12 +19,12 @@ use me2_wire::{
     message::{self, RANGES_PER_MESSAGE_MAX, ToDestination},
     range::RangeList,
 };
-use tokio::task::block_in_place;
+use tokio::{sync::mpsc, task::block_in_place};
 
 use super::{
-    super::{CHUNK_PAGES, PRIORITY_FINAL_SET, PRIORITY_HANDOVER_COPY},
+    super::{CHUNK_PAGES, PRIORITY_FINAL_SET, PRIORITY_HANDOVER_COPY, bulk_streams},
     Attempt, Failure,
-    encoding::{Encoder, Purpose},
+    encoding::{Encoder, Encoding, Purpose},
     link::Link,
 };
 use crate::{
@@ -197,34 +203,30 @@ impl Attempt {
             true => self.writes.heat.hottest_first(self.pending.iter()),
             false => self.pending.iter().collect(),
         };
-        let encoding = self.encoding();
-        let mut encoder = Encoder::new(encoding.clone());
+        let is_full = Arc::new(AtomicBool::new(bytes_max == 0));
+        let mut frames = encode_side_by_side(&self.encoding(), order, &is_full);
         let (mut kept, mut sent_bytes) = (Vec::new(), 0);
         let streams = ahead.final_set.len();
-        for (number, chunk) in order.chunks(FINAL_SET_CHUNK_PAGES).enumerate() {
-            if sent_bytes >= bytes_max || Instant::now() >= until {
+        for number in 0.. {
+            // What has been encoded when it is full is claimed: it goes all the same.
+            let Some((pages, frame)) = frames.recv().await else {
                 break;
-            }
-            let claimed = encoding.claim(|pages| {
-                let unclaimed = chunk.iter().copied();
-                unclaimed.filter(|page| pages.claim(*page)).collect()
-            });
-            if claimed.is_empty() {
-                continue;
-            }
-            let frame = block_in_place(|| encoder.encode(&claimed, Purpose::Urgent)).bytes;
+            };
             self.pacer.book(frame.len());
             ahead.final_set[number % streams].bytes(&frame).await?;
             sent_bytes += frame.len();
-            self.report.handover.final_set_pages += claimed.len() as u64;
+            self.report.handover.final_set_pages += pages as u64;
             if loses_packets && sent_bytes <= FINAL_SET_COPY_BYTES_MAX {
                 kept.extend_from_slice(&frame);
+            }
+            if sent_bytes >= bytes_max || Instant::now() >= until {
+                is_full.store(true, Ordering::Relaxed);
             }
         }
         self.report.handover.final_set_bytes = sent_bytes as u64;
         self.report.handover.final_set_ms = sent_bytes as f64 / rate * 1e3;
         kept.truncate(if kept.len() == sent_bytes {
-            kept.len()
+            sent_bytes
         } else {
             0
         });
@@ -249,4 +251,39 @@ impl Attempt {
         ahead.final_set_copy.finish();
         Ok(())
     }
+}
+
+/// Claims and encodes pages in about this order until there are no more, or `is_full`: frames, with
+/// the number of pages in each.
+fn encode_side_by_side(
+    encoding: &Encoding,
+    order: Vec<PageIndex>,
+    is_full: &Arc<AtomicBool>,
+) -> mpsc::UnboundedReceiver<(usize, Vec<u8>)> {
+    let (encoded, frames) = mpsc::unbounded_channel();
+    let next = Arc::new((AtomicUsize::new(0), order));
+    for _ in 0..bulk_streams() {
+        let (encoding, encoded) = (encoding.clone(), encoded.clone());
+        let (next, is_full) = (next.clone(), is_full.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut encoder = Encoder::new(encoding.clone());
+            while !is_full.load(Ordering::Relaxed) {
+                let number = next.0.fetch_add(1, Ordering::Relaxed);
+                let Some(chunk) = next.1.chunks(FINAL_SET_CHUNK_PAGES).nth(number) else {
+                    return;
+                };
+                let claimed = encoding.claim(|pages| {
+                    let unclaimed = chunk.iter().copied();
+                    unclaimed.filter(|page| pages.claim(*page)).collect()
+                });
+                if claimed.is_empty() {
+                    continue;
+                }
+                let frame = encoder.encode(&claimed, Purpose::Urgent).bytes;
+                // Nobody receives it once the link has failed.
+                let _ = encoded.send((claimed.len(), frame));
+            }
+        });
+    }
+    frames
 }

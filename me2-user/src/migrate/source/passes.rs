@@ -13,6 +13,7 @@ use me2_engine::{
 use me2_wire::{
     PageIndex, Version,
     message::{self, RANGES_PER_MESSAGE_MAX, ToDestination, ToSource},
+    range::RangeList,
 };
 use tokio::{sync::watch, task::block_in_place};
 
@@ -59,7 +60,8 @@ impl Attempt {
             // busy with this one.
             let queued = self.pass_result(pass, &sending)?;
             if self.must_switch() {
-                return Ok(());
+                // What is final may build on anything that was sent.
+                return self.wait_received(link, bulk, sending.version).await;
             }
             let overlaps =
                 self.strategy == Strategy::Hybrid && self.pending.count() >= OVERLAP_PAGES_MIN;
@@ -237,8 +239,16 @@ impl Attempt {
             encoded_before: self.counters.encoded_bytes(),
         };
         self.watch_pass(bulk, order).await?;
-        let unsent = self.lock_pages().unsent().clone();
-        self.pending.union(&unsent);
+        let unsent = self.lock_pages().take_unsent();
+        if !unsent.is_empty() {
+            let ranges = RangeList::from_bitmap(unsent.words());
+            for pages in ranges.split(RANGES_PER_MESSAGE_MAX) {
+                link.control
+                    .message(&ToDestination::Withdraw { pages })
+                    .await?;
+            }
+            self.pending.union(&unsent);
+        }
         Ok(sending)
     }
 
