@@ -1,4 +1,4 @@
-//! A link between two processes: a UDP relay that cuts, delays and counts.
+//! A link between two processes: a UDP relay that cuts, loses, delays and counts.
 
 use std::{
     collections::HashMap,
@@ -35,6 +35,8 @@ struct State {
     has_ended: AtomicBool,
     is_cut: AtomicBool,
     delay_us: AtomicU64,
+    /// One datagram in so many is lost, in each direction; 0: none.
+    lost_one_in: AtomicU64,
     forth_bytes: AtomicU64,
     back_bytes: AtomicU64,
     dropped: AtomicU64,
@@ -79,6 +81,11 @@ impl Link {
         self.state.delay_us.store(delay.as_micros() as u64, Relaxed);
     }
 
+    /// Drops one datagram in so many from now on, in each direction.
+    pub fn lose_one_in(&self, datagrams: u64) {
+        self.state.lost_one_in.store(datagrams, Relaxed);
+    }
+
     /// Bytes delivered to the target.
     pub fn forth_bytes(&self) -> u64 {
         self.state.forth_bytes.load(Relaxed)
@@ -89,7 +96,7 @@ impl Link {
         self.state.back_bytes.load(Relaxed)
     }
 
-    /// Datagrams dropped while it was cut.
+    /// Datagrams dropped: while it was cut, or as one in so many.
     pub fn dropped(&self) -> u64 {
         self.state.dropped.load(Relaxed)
     }
@@ -131,9 +138,11 @@ impl Direction {
         let of_thread = Arc::clone(state);
         // Ends when the sending end is dropped.
         thread::spawn(move || {
-            for (due, datagram) in queued {
+            for (number, (due, datagram)) in (1u64..).zip(queued) {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                if of_thread.is_cut.load(Relaxed) {
+                let one_in = of_thread.lost_one_in.load(Relaxed);
+                let is_lost = one_in > 0 && number.is_multiple_of(one_in);
+                if is_lost || of_thread.is_cut.load(Relaxed) {
                     of_thread.dropped.fetch_add(1, Relaxed);
                     continue;
                 }
