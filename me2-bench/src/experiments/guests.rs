@@ -36,7 +36,8 @@ pub(super) struct Recipe {
     scan: u64,
     /// Memory, and what of it is filled; `None`: as asked for, to 76%.
     sizes: Option<(u64, u64)>,
-    /// Whether zeros and repeated pages are put in.
+    /// Whether zeros and repeated pages are put in. The contents lie there as they are then, and the
+    /// guest works beside them: what it fills it stamps, page by page, and no two are the same.
     repeats: bool,
 }
 
@@ -122,10 +123,13 @@ impl Catalog {
         let fill_bytes = fill_bytes / MIB * MIB;
         let hot_bytes = memory_bytes.checked_div(recipe.hot_one_in).unwrap_or(0);
         let (module, fill) = match self.from {
-            ContentsFrom::Captured => (
-                Some(self.module(fill_bytes, recipe.repeats)?),
-                "module".to_owned(),
-            ),
+            ContentsFrom::Captured => {
+                let fill = match recipe.repeats {
+                    true => size_argument((hot_bytes / MIB).max(1) * MIB),
+                    false => "module".to_owned(),
+                };
+                (Some(self.module(fill_bytes, recipe.repeats)?), fill)
+            }
             ContentsFrom::Generated => (None, size_argument(fill_bytes)),
         };
         let mut words = vec![recipe.workload.to_owned(), format!("fill={fill}")];
@@ -144,7 +148,7 @@ impl Catalog {
             cmdline: words.join(" "),
             module,
             hot_bytes,
-            filled_percent_min: if recipe.sizes.is_none() {
+            filled_percent_min: if recipe.sizes.is_none() && !recipe.repeats {
                 FILLED_PERCENT_MIN
             } else {
                 0

@@ -8,7 +8,7 @@ use super::{
 use crate::{network::LinkName, run::Plan, schemes::Scheme};
 
 /// As `--without` takes them.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "holes",
     "zero",
     "rle",
@@ -16,6 +16,7 @@ const PARTS: [&str; 8] = [
     "duplicates",
     "zstd",
     "adaptive",
+    "heat",
     "probes",
 ];
 /// As `--codec` takes them; the first is me2's own choice.
