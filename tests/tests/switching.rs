@@ -79,6 +79,27 @@ fn a_link_that_loses_packets_loses_nothing() {
     vm.stop();
 }
 
+/// Requests and answers lose packets too.
+#[test]
+fn faults_over_a_link_that_loses_packets_are_all_answered() {
+    require_kvm!();
+    let bench = Bench::new();
+    let (vm, to) = (bench.start(&guest()), bench.receive());
+    vm.wait_ready();
+    let before = vm.works();
+    let link = Link::to(to.address());
+    link.lose_one_in(20);
+    let options = ["--mode", "postcopy", "--max-bandwidth", "100M"];
+    let migration = bench.migrate(&vm, link.address(), &options);
+    let report = migration.end().completed();
+    assert!(report.count("postcopy.faults") > 0, "{report}");
+    assert!(
+        report.count("postcopy.duplicate_pages") > 0,
+        "answered twice: {report}"
+    );
+    arrived(vm, to, before);
+}
+
 fn ended_early(report: &Report) {
     let useful = report.count("ram.useful_pages");
     assert_eq!(report.count("precopy.passes"), 1, "{report}");

@@ -47,6 +47,19 @@ const PRIORITY_HANDOVER_COPY: i32 = 20;
 const PRIORITY_FAULT: i32 = 10;
 const PRIORITY_BULK: i32 = 0;
 
+/// From this share of lost packets on, what a vCPU waits for is sent twice: a lost packet costs it a
+/// round trip more, and the second copy next to nothing.
+const LOSS_TO_DOUBLE: f64 = 0.005;
+/// Packets that must have been sent before their loss means anything.
+const PACKETS_TO_JUDGE: u64 = 200;
+
+/// Whether a connection loses so many of the packets sent that urgent ones had better go twice.
+fn loses_much(connection: &quinn::Connection) -> bool {
+    let path = connection.stats().path;
+    let share = path.lost_packets as f64 / path.sent_packets.max(1) as f64;
+    path.sent_packets >= PACKETS_TO_JUDGE && share >= LOSS_TO_DOUBLE
+}
+
 /// Bulk streams of a migration from this host: as many as encoders can work side by side. A region
 /// of memory always uses the same stream, and one lost packet holds up only its stream.
 fn bulk_streams() -> usize {

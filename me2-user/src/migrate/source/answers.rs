@@ -10,7 +10,7 @@ use me2_wire::{
 use tokio::sync::oneshot;
 
 use super::{
-    super::PRIORITY_FAULT,
+    super::{PRIORITY_FAULT, loses_much},
     asked::Asked,
     encoding::{Encoder, Encoding, Purpose},
 };
@@ -49,24 +49,71 @@ pub async fn serve(
         };
         let (questions, pacer) = (questions.clone(), pacer.clone());
         let (window, asked) = (window.clone(), asked.clone());
+        let connection = connection.clone();
         tokio::spawn(async move {
-            let answered = answer(send, receive, window, preface, questions, &asked, &pacer);
-            if let Err(error) = answered.await {
+            let stream = AnswerStream {
+                send,
+                window,
+                preface,
+            };
+            let answered = answer(stream, receive, questions, &asked, &pacer).await;
+            let repeated = match answered {
+                Ok(answer) if loses_much(&connection) => answer.repeat(&connection).await,
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = repeated {
                 tracing::debug!("a page request was not answered: {error}");
             }
         });
     }
 }
 
-async fn answer(
+/// Where an answer goes.
+struct AnswerStream {
     send: quinn::SendStream,
-    receive: quinn::RecvStream,
     window: SendWindow,
-    expected: Preface,
+    preface: Preface,
+}
+
+/// An answer that has been sent.
+struct Answered {
+    frame: Vec<u8>,
+    window: SendWindow,
+    preface: Preface,
+}
+
+impl Answered {
+    /// Sends it once more, as pages that were not asked for.
+    async fn repeat(&self, connection: &quinn::Connection) -> Result<(), LinkError> {
+        if self.frame.is_empty() {
+            return Ok(());
+        }
+        let preface = Preface {
+            kind: StreamKind::Bulk,
+            ..self.preface
+        };
+        let stream = FrameSender::answering(connection.open_uni().await?);
+        let mut stream = stream.urgent(self.window.clone(), PRIORITY_FAULT);
+        stream.bytes(&preface.encode()).await?;
+        stream.bytes(&self.frame).await?;
+        stream.finish();
+        Ok(())
+    }
+}
+
+async fn answer(
+    stream: AnswerStream,
+    receive: quinn::RecvStream,
     questions: thread_mpsc::Sender<Question>,
     asked: &Asked,
     pacer: &Pacer,
-) -> Result<(), LinkError> {
+) -> Result<Answered, LinkError> {
+    let AnswerStream {
+        send,
+        window,
+        preface: expected,
+    } = stream;
     let (mut receiver, preface) = FrameReceiver::begin(receive, StreamKind::FaultAnswer).await?;
     if preface.migration != expected.migration || preface.epoch != expected.epoch {
         return Err(LinkError::Unexpected("a request for another migration"));
@@ -78,11 +125,15 @@ async fn answer(
     // The thread lives as long as a sender does.
     let _ = questions.send(Question { request, answer });
     let frame = answered.await.map_err(|_| LinkError::Ended)?;
-    let mut sender = FrameSender::answering(send).urgent(window, PRIORITY_FAULT);
+    let mut sender = FrameSender::answering(send).urgent(window.clone(), PRIORITY_FAULT);
     pacer.admit_urgent(frame.len()).await;
     sender.bytes(&frame).await?;
     sender.finish();
-    Ok(())
+    Ok(Answered {
+        frame,
+        window,
+        preface: expected,
+    })
 }
 
 fn encode_answers(encoding: &Encoding, questions: &thread_mpsc::Receiver<Question>) {

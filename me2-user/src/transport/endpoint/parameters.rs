@@ -44,7 +44,7 @@ const TWO_WAY_STREAMS_MAX: u32 = 4096;
 
 /// One-way streams open at once: bulk, and those of the handover. Each can make the receiver hold a
 /// frame.
-const ONE_WAY_STREAMS_MAX: u32 = 16;
+const ONE_WAY_STREAMS_MAX: u32 = 32;
 
 /// One acknowledgement for so many packets: each is a packet of its own, and costs both ends and the
 /// link about what a packet of data costs. Packets out of order are told of at once.
