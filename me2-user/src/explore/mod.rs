@@ -47,7 +47,7 @@ impl Probing {
                     attached: true,
                     probe: Some(probes.name().to_owned()),
                     reason: None,
-                    events: counters.events,
+                    events: counters.events(),
                     lost: counters.lost,
                     touched_pages,
                     written_pages,
