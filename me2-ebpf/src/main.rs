@@ -4,8 +4,12 @@
 //! KVM's memory management is asked to map a guest frame, and `fast_page_fault` where it only has to
 //! give a permission back. With shadow paging, the first write after the dirty log has protected a
 //! frame takes the first way; with nested paging it takes the second, and the first never sees it.
-//! (Where the processor keeps the log, Intel's PML, such a write takes neither.) What they record is
-//! a hint: emulated code and neighbours mapped along do not show up here.
+//! (Where the processor keeps the log, Intel's PML, such a write takes neither.) Either may be
+//! missing on a host. A fault that passes both leaves the same marks twice. What they record is a
+//! hint: emulated code and neighbours mapped along do not show up here. Why no others are attached:
+//! docs/adr/0005.
+//!
+//! While a window is open they also note when each frame is used for the first time in it.
 //!
 //! The layout of the maps is in `me2-common`; the loader (me2-user, `explore/probes.rs`) sets the
 //! globals below.
@@ -17,15 +21,17 @@ use core::{mem::size_of, ptr::read_volatile};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, bpf_pidns_info},
     helpers::{
-        bpf_get_smp_processor_id, bpf_probe_read_kernel, generated::bpf_get_ns_current_pid_tgid,
+        bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
+        generated::bpf_get_ns_current_pid_tgid,
     },
     macros::{map, raw_tracepoint},
     maps::Array,
     programs::RawTracePointContext,
 };
 use me2_common::{
-    CHUNK, COUNTERS_PER_CPU, EVENTS, LARGE_FAULTS, MARKS_OF_WRITE, OUT_OF_RANGE, TOUCHED,
-    UNREADABLE, chunk_of, offset_in_chunk,
+    CHUNK, COUNTERS_PER_CPU, FIRST_USE_CHUNK, LARGE_FAULTS, MAP_FAULTS, MARKS_OF_WRITE,
+    OUT_OF_RANGE, PERMISSION_FAULTS, TOUCHED, UNREADABLE, chunk_of, first_use_chunk_of,
+    offset_in_chunk, offset_in_first_use_chunk, stamp,
 };
 
 // Set by the loader before the program is loaded, read-only from then on: constants to the
@@ -62,28 +68,40 @@ static MARKS: Array<[u8; CHUNK]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static COUNTERS: Array<[u64; COUNTERS_PER_CPU]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// `me2_common::FIRST_USES_MAP`; the loader sets its length.
+#[map]
+static FIRST_USES: Array<[u32; FIRST_USE_CHUNK]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// `me2_common::WINDOW_MAP`.
+#[map]
+static WINDOW: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// TP_PROTO(struct kvm_page_fault *fault)
 #[raw_tracepoint(tracepoint = "kvm_mmu_spte_requested")]
 pub fn spte_requested(ctx: RawTracePointContext) -> i32 {
-    observe(ctx.arg(0));
+    observe(ctx.arg(0), MAP_FAULTS);
     0
 }
 
 /// TP_PROTO(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault, u64 *sptep, u64 old_spte, int ret)
 #[raw_tracepoint(tracepoint = "fast_page_fault")]
 pub fn fast_page_fault(ctx: RawTracePointContext) -> i32 {
-    observe(ctx.arg(1));
+    observe(ctx.arg(1), PERMISSION_FAULTS);
     0
 }
 
 #[inline(always)]
-fn observe(fault: *const u8) {
-    if in_the_vm_process() {
-        count(EVENTS);
-        match Fault::read(fault) {
-            Some(fault) => mark(&fault),
-            None => count(UNREADABLE),
-        }
+fn observe(fault: *const u8, counter: usize) {
+    if !in_the_vm_process() {
+        return;
+    }
+    count(counter);
+    let Some(fault) = Fault::read(fault) else {
+        count(UNREADABLE);
+        return;
+    };
+    mark(&fault);
+    if let Some(now) = stamp_in_window() {
+        note_first_use(&fault, now);
     }
 }
 
@@ -153,6 +171,58 @@ fn touch_around(chunk: *mut u8, gfn: u64) {
                 byte.write_volatile(TOUCHED);
             }
         }
+    }
+}
+
+/// The time as first uses have it, None while no window is open.
+#[inline(always)]
+fn stamp_in_window() -> Option<u32> {
+    let opened = WINDOW.get_ptr(0)?;
+    // SAFETY: the map returned its element, which lives as long as the program. User space stores
+    // to it, a word at a time.
+    let opened = unsafe { opened.read_volatile() };
+    if opened == 0 {
+        return None;
+    }
+    // SAFETY: the helper has no preconditions.
+    Some(stamp(opened, unsafe { bpf_ktime_get_ns() }))
+}
+
+/// Stores `now` for each frame that the fault maps, unless it has a time already. Two vCPUs that
+/// meet in one frame at the same instant may store either's.
+#[inline(always)]
+fn note_first_use(fault: &Fault, now: u32) {
+    let chunk = match u32::try_from(first_use_chunk_of(fault.gfn)) {
+        Ok(index) => FIRST_USES.get_ptr_mut(index),
+        Err(_) => None,
+    };
+    let Some(chunk) = chunk else { return }; // `mark` has counted it
+    let chunk = chunk.cast::<u32>();
+    let offset = offset_in_first_use_chunk(fault.gfn);
+    if note(chunk, offset, now) {
+        count(me2_common::FIRST_USES);
+    }
+    if !fault.large {
+        return;
+    }
+    let first = offset & !(LARGE_FRAMES - 1);
+    for frame in 0..LARGE_FRAMES {
+        note(chunk, first + frame, now);
+    }
+}
+
+/// Whether the frame had no time yet. `offset` is below FIRST_USE_CHUNK.
+#[inline(always)]
+fn note(chunk: *mut u32, offset: usize, now: u32) -> bool {
+    let word = chunk.wrapping_add(offset);
+    // SAFETY: inside of the element (FIRST_USE_CHUNK is a multiple of LARGE_FRAMES), which lives as
+    // long as the program. User space and other CPUs access whole words of it too.
+    unsafe {
+        let is_first = word.read_volatile() == 0;
+        if is_first {
+            word.write_volatile(now);
+        }
+        is_first
     }
 }
 

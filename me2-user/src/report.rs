@@ -317,13 +317,13 @@ pub struct Guest {
 pub struct Ebpf {
     /// Whether any probe was attached.
     pub attached: bool,
-    /// Which one.
+    /// All that are, as `raw_tracepoint:` and their names with `+` in between.
     pub probe: Option<String>,
     /// Why none was.
     pub reason: Option<String>,
-    /// How often it fired for this VM.
+    /// How often they fired for this VM; a fault that passes two counts twice.
     pub events: u64,
-    /// Events that found no room.
+    /// Events that left no mark: frames beyond those followed, or fields that could not be read.
     pub lost: u64,
     /// Frames that the guest touched.
     pub touched_pages: u64,

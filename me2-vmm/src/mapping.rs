@@ -53,6 +53,38 @@ impl AnonymousMapping {
         self.advise(bytes, libc::MADV_POPULATE_WRITE);
     }
 
+    /// Makes every other view of these bytes, whole pages, forget how it maps them: a VM that runs
+    /// in them faults on its next access to each page. What they hold, and what this process may do
+    /// with them, stays as it is.
+    ///
+    /// The kernel tells KVM of each change of protection. So that there is one, the bytes may be
+    /// executed for a moment. No permission is ever taken away that a vCPU may be using: `KVM_RUN`
+    /// would return EFAULT.
+    pub fn drop_secondary_mappings(&self, bytes: Range<usize>) -> io::Result<()> {
+        const ORDINARY: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+        self.protect(bytes.clone(), ORDINARY | libc::PROT_EXEC)?;
+        self.protect(bytes, ORDINARY)
+    }
+
+    fn protect(&self, bytes: Range<usize>, protection: libc::c_int) -> io::Result<()> {
+        assert!(bytes.start <= bytes.end && bytes.end <= self.len);
+        assert!(protection & libc::PROT_READ != 0 && protection & libc::PROT_WRITE != 0);
+        // SAFETY: the range lies in this mapping, and stays readable and writable (asserted), so
+        // every access of every thread remains valid. That it may be executed does no harm: nothing
+        // of this process jumps there.
+        let result = unsafe {
+            libc::mprotect(
+                self.start.as_ptr().add(bytes.start).cast(),
+                bytes.len(),
+                protection,
+            )
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn advise(&self, bytes: Range<usize>, advice: libc::c_int) {
         assert!(bytes.start <= bytes.end && bytes.end <= self.len);
         // SAFETY: the range lies in this mapping; neither advice changes what it contains.
@@ -136,6 +168,12 @@ impl SharedMapping {
         self.word(offset).load(Ordering::Relaxed)
     }
 
+    /// Sets the native-endian word at `offset`, which must be a multiple of 8; panics beyond the
+    /// mapping.
+    pub fn store_u64(&self, offset: usize, value: u64) {
+        self.word(offset).store(value, Ordering::Relaxed);
+    }
+
     /// Copies `out.len()` bytes from `offset` on; panics beyond the mapping.
     pub fn copy_out(&self, offset: usize, out: &mut [u8]) {
         for (i, byte) in out.iter_mut().enumerate() {
@@ -202,6 +240,21 @@ mod tests {
         let mapping = AnonymousMapping::new(3 << 20).unwrap();
         assert_eq!(mapping.as_ptr() as usize % (2 << 20), 0);
         assert_eq!(mapping.len(), 3 << 20);
+    }
+
+    #[test]
+    fn dropped_mappings_keep_what_they_hold() {
+        let mapping = AnonymousMapping::new(4 << 20).unwrap();
+        let byte = mapping.as_ptr().wrapping_add(5000);
+        // SAFETY: inside of the mapping, to which nothing else refers.
+        unsafe { byte.write_volatile(7) };
+        mapping.drop_secondary_mappings(4096..(2 << 20)).unwrap();
+        // SAFETY: as above; it is readable and writable still.
+        let read = unsafe {
+            byte.write_volatile(byte.read_volatile() + 1);
+            byte.read_volatile()
+        };
+        assert_eq!(read, 8);
     }
 
     #[test]

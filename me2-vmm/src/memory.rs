@@ -8,7 +8,7 @@
 //! What this module is not: it knows nothing of userfaultfd. While pages are missing
 //! ([`crate::paging`]), reading here would block, so only a VM whose memory is whole is read.
 
-use std::{io, num::NonZeroUsize, sync::Arc};
+use std::{io, num::NonZeroUsize, ops::Range, sync::Arc};
 
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory,
@@ -122,6 +122,20 @@ impl GuestMemory {
         VolatileMemory::get_slice(&**region, offset, PAGE_SIZE)
             .expect("a page of the slot")
             .copy_to(&mut out[..]);
+    }
+
+    /// Drops KVM's mappings of `pages`, so that the guest's next access to each of them is a fault
+    /// again, reads included. The VM may run meanwhile; what pages hold, and the dirty log, stay as
+    /// they are (a read that maps its page writable again is logged as a write: KVM's choice).
+    ///
+    /// In ranges of whole, aligned 2 MiB large pages of the host stay whole.
+    ///
+    /// # Errors
+    /// What the kernel says against memory that may be executed for a moment, which a security
+    /// policy can forbid; or that it has too many mappings. The VM runs on in either case.
+    pub fn drop_mappings(&self, pages: Range<PageIndex>) -> io::Result<()> {
+        let bytes = pages.start as usize * PAGE_SIZE..pages.end as usize * PAGE_SIZE;
+        self.mapping.drop_secondary_mappings(bytes)
     }
 
     /// Takes the VMM's own dirty bitmap: the pages that it wrote since the last call, one bit a

@@ -2,6 +2,7 @@
 
 mod btf;
 pub mod probes;
+mod window;
 
 use std::ops::Range;
 
@@ -9,6 +10,7 @@ use me2_vmm::layout::RamLayout;
 
 use crate::report::Ebpf;
 use probes::Probes;
+pub use window::{FirstUse, Window, WindowBudget, WorkingSet, observe_working_set};
 
 /// The probes of this process, or why there are none.
 pub struct Probing {
@@ -47,7 +49,7 @@ impl Probing {
                     attached: true,
                     probe: Some(probes.name().to_owned()),
                     reason: None,
-                    events: counters.events,
+                    events: counters.events(),
                     lost: counters.lost,
                     touched_pages,
                     written_pages,

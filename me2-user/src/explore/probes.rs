@@ -16,35 +16,50 @@ use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned, maps::Map, programs::RawTracePoint, util::nr_cpus,
 };
 use me2_common::{
-    CHUNK, COUNTERS_MAP, COUNTERS_PER_CPU, EVENTS, LARGE_FAULTS, MARKS_MAP, OUT_OF_RANGE,
-    RECENT_WRITE, TOUCHED, UNREADABLE, WRITTEN,
+    CHUNK, COUNTERS_MAP, COUNTERS_PER_CPU, FIRST_USE_CHUNK, FIRST_USES, FIRST_USES_MAP,
+    LARGE_FAULTS, MAP_FAULTS, MARKS_MAP, OUT_OF_RANGE, PERMISSION_FAULTS, RECENT_WRITE, TOUCHED,
+    UNREADABLE, WINDOW_MAP, WRITTEN, stamp_ns,
 };
-use me2_vmm::mapping::SharedMapping;
+use me2_vmm::{clock, mapping::SharedMapping};
 
 pub use self::error::ProbesError;
 use self::error::{LoadError, io_error};
 use super::btf::{self, BtfError};
 
-/// Most frames followed: 8 TiB of guest physical addresses, whose marks take 2 GiB.
+/// Most frames followed: 8 TiB of guest physical addresses, whose maps take 10 GiB.
 pub const FRAMES_MAX: u64 = 1 << 31;
 
-const TRACEPOINT: &str = "kvm_mmu_spte_requested";
-const PROGRAM: &str = "spte_requested";
-/// With nested paging, writes to frames that the dirty log had protected show up here alone.
-const FAST_TRACEPOINT: &str = "fast_page_fault";
-const FAST_PROGRAM: &str = "fast_page_fault";
+/// Programs of the object, each with its tracepoint. Both are names inside KVM, which may go; any
+/// one of them will do. The first does for shadow paging; with nested paging, writes to frames that
+/// the dirty log had protected show up in the second alone.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("spte_requested", "kvm_mmu_spte_requested"),
+    ("fast_page_fault", "fast_page_fault"),
+];
 /// Built from me2-ebpf by the build script; empty if it was told to leave the probes out.
 const OBJECT: &[u8] = include_bytes_aligned!(env!("ME2_EBPF_OBJECT_PATH"));
 
 /// What the probes counted since they were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Page faults of the VM that were seen.
-    pub events: u64,
-    /// Of these, those that mapped a large page: its 2 MiB are marked as touched.
+    /// Page faults of the VM for which KVM was asked to map a frame.
+    pub map_faults: u64,
+    /// Page faults of the VM that KVM tried to mend by giving a permission back; where that failed,
+    /// the fault is among `map_faults` too.
+    pub permission_faults: u64,
+    /// Of all these, those that mapped a large page: its 2 MiB are marked as touched.
     pub large_faults: u64,
-    /// Of these, those that left no mark: outside of the map, or unreadable.
+    /// Of all these, those that were the first use of their frame in a window.
+    pub first_uses: u64,
+    /// Of all these, those that left no mark: outside of the map, or unreadable.
     pub lost: u64,
+}
+
+impl Counters {
+    /// How often probes fired for this VM.
+    pub fn events(&self) -> u64 {
+        self.map_faults + self.permission_faults
+    }
 }
 
 /// Probes attached to the VM of one process. Dropping them detaches them.
@@ -53,10 +68,12 @@ pub struct Probes {
     /// Keeps programs, links and maps alive.
     _programs: Ebpf,
     marks: SharedMapping,
+    first_uses: SharedMapping,
+    window: SharedMapping,
     counters: SharedMapping,
     frames: u64,
     cpus: usize,
-    name: &'static str,
+    name: String,
 }
 
 impl Probes {
@@ -82,28 +99,24 @@ impl Probes {
         let cpus = nr_cpus().map_err(|(_, error)| ProbesError::NoSysfs(error))?;
         let mut programs = load(process, chunks, cpus as u32, &layout)
             .map_err(|error| ProbesError::from_load(frames, error))?;
-        attach(&mut programs, PROGRAM, TRACEPOINT)?;
-        let name = match attach(&mut programs, FAST_PROGRAM, FAST_TRACEPOINT) {
-            Ok(()) => "raw_tracepoint:kvm_mmu_spte_requested+fast_page_fault",
-            // A name inside KVM: it may go. The other one does for shadow paging.
-            Err(ProbesError::NoTracepoint(_)) => "raw_tracepoint:kvm_mmu_spte_requested",
-            Err(error) => return Err(error),
-        };
-        let marks_len = chunks as usize * CHUNK;
+        let attached = attach_what_exists(&mut programs)?;
+        let frames_mapped = chunks as usize * CHUNK;
         let counters_len = cpus * COUNTERS_PER_CPU * size_of::<u64>();
         Ok(Self {
-            marks: map_view(&programs, MARKS_MAP, marks_len)?,
+            marks: map_view(&programs, MARKS_MAP, frames_mapped)?,
+            first_uses: map_view(&programs, FIRST_USES_MAP, frames_mapped * size_of::<u32>())?,
+            window: map_view(&programs, WINDOW_MAP, size_of::<u64>())?,
             counters: map_view(&programs, COUNTERS_MAP, counters_len)?,
             _programs: programs,
             frames,
             cpus,
-            name,
+            name: format!("raw_tracepoint:{}", attached.join("+")),
         })
     }
 
     /// What is attached, as reports name it.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the probes counted so far.
@@ -115,8 +128,10 @@ impl Probes {
                 .sum()
         };
         Counters {
-            events: total(EVENTS),
+            map_faults: total(MAP_FAULTS),
+            permission_faults: total(PERMISSION_FAULTS),
             large_faults: total(LARGE_FAULTS),
+            first_uses: total(FIRST_USES),
             lost: total(OUT_OF_RANGE) + total(UNREADABLE),
         }
     }
@@ -189,6 +204,53 @@ impl Probes {
         (touched, written)
     }
 
+    /// Opens a window: from now on the first use of each frame is noted, of those that
+    /// [`Probes::forget_first_uses`] has been called for.
+    pub fn open_window(&self) {
+        self.window.store_u64(0, clock::monotonic_ns());
+    }
+
+    /// Closes the window; what was noted stays.
+    pub fn close_window(&self) {
+        self.window.store_u64(0, 0);
+    }
+
+    /// Calls `visit` with each frame in `gfns` that was used in the window, and when that was for
+    /// the first time, in nanoseconds after the window was opened; in the order of the frames.
+    ///
+    /// # Panics
+    /// As [`Probes::for_each_marked`].
+    pub fn for_each_first_use(&self, gfns: Range<u64>, mut visit: impl FnMut(u64, u64)) {
+        for pair in self.pairs_of(gfns.clone()) {
+            let stamps = self.first_uses.load_u64(pair * size_of::<u64>());
+            if stamps == 0 {
+                continue;
+            }
+            for (gfn, stamp) in (2 * pair as u64..).zip([stamps as u32, (stamps >> 32) as u32]) {
+                if stamp != 0 && gfns.contains(&gfn) {
+                    visit(gfn, stamp_ns(stamp));
+                }
+            }
+        }
+    }
+
+    /// Has the first use of each of the frames `gfns` noted again; also of a neighbour at either
+    /// end, to make the range one of pairs.
+    ///
+    /// # Panics
+    /// As [`Probes::for_each_marked`].
+    pub fn forget_first_uses(&self, gfns: Range<u64>) {
+        for pair in self.pairs_of(gfns) {
+            self.first_uses.store_u64(pair * size_of::<u64>(), 0);
+        }
+    }
+
+    /// First uses lie in their mapping two to a `u64`, the even frame's lower: which hold `gfns`.
+    fn pairs_of(&self, gfns: Range<u64>) -> Range<usize> {
+        let frames = self.bytes_of(gfns);
+        frames.start / 2..frames.end.div_ceil(2)
+    }
+
     /// Where the marks of `gfns` lie in their mapping.
     fn bytes_of(&self, gfns: Range<u64>) -> Range<usize> {
         assert!(
@@ -233,9 +295,27 @@ fn load(process: u32, chunks: u32, cpus: u32, layout: &FaultLayout) -> Result<Eb
         .override_global("OFFSET_WRITE", &layout.write, true)
         .override_global("OFFSET_GOAL_LEVEL", &layout.goal_level, true)
         .map_max_entries(MARKS_MAP, chunks)
+        .map_max_entries(FIRST_USES_MAP, chunks * (CHUNK / FIRST_USE_CHUNK) as u32)
         .map_max_entries(COUNTERS_MAP, cpus)
         .load(OBJECT)?;
     Ok(programs)
+}
+
+/// Attaches every program whose tracepoint this kernel has; the tracepoints, or why there is none.
+fn attach_what_exists(programs: &mut Ebpf) -> Result<Vec<&'static str>, ProbesError> {
+    let mut attached = Vec::new();
+    let mut missing = None;
+    for (program, tracepoint) in PROGRAMS {
+        match attach(programs, program, tracepoint) {
+            Ok(()) => attached.push(tracepoint),
+            Err(ProbesError::NoTracepoint(cause)) => missing = Some(cause),
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(cause) if attached.is_empty() => Err(ProbesError::NoTracepoint(cause)),
+        _ => Ok(attached),
+    }
 }
 
 fn attach(programs: &mut Ebpf, name: &str, tracepoint: &str) -> Result<(), ProbesError> {
@@ -322,6 +402,42 @@ mod tests {
         assert_eq!(recent(), [7]);
         assert!(recent().is_empty());
         assert_eq!(probes.touched_written(), (2, 1));
+    }
+
+    #[test]
+    fn first_uses_lie_at_their_frames() {
+        let Some(probes) = open(CHUNK as u64 + 10) else {
+            return;
+        };
+        let set = |gfn: u64, stamp: u32| {
+            let bytes = stamp.to_ne_bytes();
+            for (at, byte) in (4 * gfn as usize..).zip(bytes) {
+                probes.first_uses.store(at, byte);
+            }
+        };
+        let seen = |gfns| {
+            let mut seen = Vec::new();
+            probes.for_each_first_use(gfns, |gfn, ns| seen.push((gfn, ns)));
+            seen
+        };
+        let all = 0..CHUNK as u64 + 10;
+        for (gfn, stamp) in [(2, 1), (3, 3), (1027, 1001), (4099, 2)] {
+            set(gfn, stamp);
+        }
+        let expected = [(2, 0), (3, 2048), (1027, 1_024_000), (4099, 1024)];
+        assert_eq!(seen(all.clone()), expected);
+        assert_eq!(seen(3..1027), expected[1..2], "both ends within a pair");
+        probes.forget_first_uses(2..1028);
+        assert_eq!(seen(all), expected[3..]);
+    }
+
+    #[test]
+    fn times_become_stamps() {
+        use me2_common::stamp;
+        assert_eq!([0, 1023, 1024].map(|ns| stamp(5000, 5000 + ns)), [1, 1, 2]);
+        assert_eq!(stamp(5000, 4000), 1, "a clock that is behind");
+        assert_eq!(stamp_ns(stamp(7, 7 + (3 << 30))), 3 << 30);
+        assert_eq!(stamp(0, u64::MAX), u32::MAX, "never 0");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use aya::{EbpfError, programs::ProgramError};
 use thiserror::Error;
 
-use super::{FRAMES_MAX, TRACEPOINT};
+use super::FRAMES_MAX;
 use crate::explore::btf::BtfError;
 
 /// Why this process runs without probes: each message is one sentence that says what is missing,
@@ -30,10 +30,10 @@ pub enum ProbesError {
          CONFIG_DEBUG_INFO_BTF, /sys mounted, and the module kvm loaded"
     )]
     NoLayout(#[source] BtfError),
-    /// The kernel lacks what the probe attaches to.
+    /// The kernel lacks everything that the probes attach to.
     #[error(
-        "this kernel has no tracepoint {TRACEPOINT}: it takes Linux 5.16 or later with \
-         CONFIG_FTRACE, and the module kvm loaded"
+        "this kernel has none of the tracepoints of KVM's memory management: it takes Linux 5.16 or \
+         later with CONFIG_FTRACE, and the module kvm loaded"
     )]
     NoTracepoint(#[source] io::Error),
     /// The own process id namespace could not be told.
@@ -49,7 +49,7 @@ pub enum ProbesError {
         frames: u64,
     },
     /// There is no memory for the maps.
-    #[error("not enough memory for the map of {frames} guest frames, one byte each")]
+    #[error("not enough memory for the maps of {frames} guest frames, five bytes each")]
     NoMemory {
         /// The frames asked for.
         frames: u64,

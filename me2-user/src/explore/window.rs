@@ -1,0 +1,308 @@
+//! The working-set window: which pages a running VM uses, reads included, and in which order.
+//!
+//! KVM's mappings are dropped once, slice by slice; each page that the guest comes back to is then a
+//! fault, of which the probes note the time. A page counts from the moment its own slice was
+//! dropped: what comes back first is in use now, what does not come back within the window is not.
+//!
+//! It costs the guest a fault for each page that it uses. So it goes by a budget: the next slice is
+//! dropped when the faults so far have been paid for by the time that has passed.
+//!
+//! What is seen is a hint, as everything that the probes see.
+
+use std::{
+    io,
+    ops::Range,
+    thread,
+    time::{Duration, Instant},
+};
+
+use me2_vmm::{
+    layout::{PageIndex, RamLayout},
+    vm::Vm,
+};
+
+use super::{Probing, probes::Probes};
+
+/// What a working-set window may cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WindowBudget {
+    /// Share of the guest's time, over all vCPUs, that the faults may take: above 0, up to 1.
+    pub slowdown_max: f64,
+    /// Longest time; slices that are not dropped by then stay mapped.
+    pub time_max: Duration,
+}
+
+/// A page that the guest used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstUse {
+    /// The page.
+    pub page: PageIndex,
+    /// When it was used first: since the window was opened, or in a [`WorkingSet`] since its mapping
+    /// was dropped.
+    pub after: Duration,
+}
+
+/// What the VM came back to, and what it cost to find out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkingSet {
+    /// In the order of first use; those of the same microsecond by index.
+    pub first_uses: Vec<FirstUse>,
+    /// How long the window was open.
+    pub took: Duration,
+    /// Faults of the guest that it had because of the window.
+    pub faults: u64,
+    /// Time that dropping mappings took, in this thread.
+    pub dropping: Duration,
+    /// Pages whose mappings were dropped. Slices in which the guest was never seen to touch anything
+    /// are left alone.
+    pub dropped_pages: u64,
+    /// Whether every slice had its time; not if the window was cancelled, or the time ran out.
+    pub complete: bool,
+}
+
+/// Opens a window on the running VM, drops the mappings of its memory within the budget, and returns
+/// what it came back to; None where there are no probes. Returns within a few milliseconds once
+/// `cancelled` says so, with what was seen by then. Blocks: not for a thread that runs tasks.
+///
+/// # Errors
+/// As [`me2_vmm::memory::GuestMemory::drop_mappings`]. The VM runs on.
+pub fn observe_working_set(
+    vm: &Vm,
+    probing: &Probing,
+    budget: WindowBudget,
+    cancelled: impl Fn() -> bool,
+) -> io::Result<Option<WorkingSet>> {
+    assert!(
+        budget.slowdown_max > 0.0 && budget.slowdown_max <= 1.0,
+        "a share of {}",
+        budget.slowdown_max
+    );
+    let Some(window) = probing.open_window(vm.memory().layout()) else {
+        return Ok(None);
+    };
+    let observation = Observation {
+        deadline: window.opened + budget.time_max,
+        share: budget.slowdown_max * vm.vcpus().count() as f64,
+        window,
+        cancelled,
+        dropped: Vec::new(),
+        dropping: Duration::ZERO,
+    };
+    observation.run(vm).map(Some)
+}
+
+/// A window during which the first use of each page is noted. Closed when dropped. There is one at a
+/// time: the next one forgets what this one noted.
+pub struct Window<'a> {
+    probing: &'a Probing,
+    probes: &'a Probes,
+    layout: &'a RamLayout,
+    opened: Instant,
+    faults_before: u64,
+}
+
+impl Probing {
+    /// Opens a window on the VM's pages; None where there are no probes. By itself it drops no
+    /// mappings: it sees the faults that happen anyway.
+    pub fn open_window<'a>(&'a self, layout: &'a RamLayout) -> Option<Window<'a>> {
+        let probes = self.probes.as_ref().ok()?;
+        for (frames, _) in self.frame_ranges(layout) {
+            probes.forget_first_uses(frames);
+        }
+        let faults_before = probes.counters().first_uses;
+        let opened = Instant::now();
+        probes.open_window();
+        Some(Window {
+            probing: self,
+            probes,
+            layout,
+            opened,
+            faults_before,
+        })
+    }
+}
+
+impl Window<'_> {
+    /// The pages used so far, in the order of their first use since the window was opened.
+    pub fn first_uses(&self) -> Vec<FirstUse> {
+        let mut uses = Vec::new();
+        for (frames, first_page) in self.probing.frame_ranges(self.layout) {
+            let first_frame = frames.start;
+            self.probes.for_each_first_use(frames, |frame, ns| {
+                uses.push(FirstUse {
+                    page: first_page + (frame - first_frame) as PageIndex,
+                    after: Duration::from_nanos(ns),
+                });
+            });
+        }
+        uses.sort_unstable_by_key(|first_use| (first_use.after, first_use.page));
+        uses
+    }
+
+    /// How many faults were a first use.
+    pub fn faults(&self) -> u64 {
+        self.probes.counters().first_uses - self.faults_before
+    }
+
+    /// Parts of memory that are dropped at once: those in which the guest ever touched anything.
+    fn slices(&self) -> Vec<Slice> {
+        let mut slices = Vec::new();
+        for (frames, first_page) in self.probing.frame_ranges(self.layout) {
+            for start in frames.clone().step_by(SLICE_FRAMES as usize) {
+                let slice = Slice {
+                    frames: start..frames.end.min(start + SLICE_FRAMES),
+                    first_page: first_page + (start - frames.start) as PageIndex,
+                };
+                if self.is_touched(slice.frames.clone()) {
+                    slices.push(slice);
+                }
+            }
+        }
+        slices
+    }
+
+    fn is_touched(&self, frames: Range<u64>) -> bool {
+        let mut touched = false;
+        self.probes
+            .for_each_marked(frames, |_, mark| touched |= mark & me2_common::TOUCHED != 0);
+        touched
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        self.probes.close_window();
+    }
+}
+
+/// Frames whose mappings are dropped at once: 2 MiB, so that the host's large pages stay whole.
+const SLICE_FRAMES: u64 = 512;
+/// What a fault is assumed to cost the guest, where memory is shadowed; about the same again goes
+/// unseen, when the first access was a read and a write follows while the dirty log is on.
+const FAULT_COST: Duration = Duration::from_micros(5);
+/// How long the last slice is observed.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// Longest sleep: how soon it is noticed that the window is cancelled, or that faults came.
+const SLEEP_MAX: Duration = Duration::from_millis(2);
+/// Shortest sleep that is worth one.
+const SLEEP_MIN: Duration = Duration::from_micros(100);
+
+/// Frames without a hole, with the page index of the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slice {
+    frames: Range<u64>,
+    first_page: PageIndex,
+}
+
+impl Slice {
+    fn pages(&self) -> Range<PageIndex> {
+        self.first_page..self.first_page + (self.frames.end - self.frames.start) as PageIndex
+    }
+}
+
+/// A window on its way through the slices.
+struct Observation<'a, C> {
+    window: Window<'a>,
+    cancelled: C,
+    deadline: Instant,
+    /// Of the time that passes, how much faults may take. A share of all vCPUs, so it may exceed 1.
+    share: f64,
+    /// Slices so far, by page index, each with when it was dropped since the window was opened.
+    dropped: Vec<(Range<PageIndex>, Duration)>,
+    dropping: Duration,
+}
+
+impl<C: Fn() -> bool> Observation<'_, C> {
+    fn run(mut self, vm: &Vm) -> io::Result<WorkingSet> {
+        let mut complete = true;
+        for slice in self.window.slices() {
+            if !self.wait_until_paid() {
+                complete = false;
+                break;
+            }
+            self.drop_slice(vm, &slice)?;
+        }
+        complete = complete && self.sleep_until(Instant::now() + SETTLE_TIME);
+        let took = self.window.opened.elapsed();
+        self.window.probes.close_window();
+        Ok(WorkingSet {
+            first_uses: since_dropped(self.window.first_uses(), &self.dropped),
+            took,
+            faults: self.window.faults(),
+            dropping: self.dropping,
+            dropped_pages: self
+                .dropped
+                .iter()
+                .map(|(pages, _)| pages.len() as u64)
+                .sum(),
+            complete,
+        })
+    }
+
+    fn drop_slice(&mut self, vm: &Vm, slice: &Slice) -> io::Result<()> {
+        // Uses until now were of other mappings.
+        self.window.probes.forget_first_uses(slice.frames.clone());
+        let begun = self.window.opened.elapsed();
+        vm.memory().drop_mappings(slice.pages())?;
+        self.dropping += self.window.opened.elapsed() - begun;
+        self.dropped.push((slice.pages(), begun));
+        Ok(())
+    }
+
+    /// Sleeps until the faults so far, and the time for which the guest's mappings were locked, are
+    /// within the share of the time that has passed. False if it is over before.
+    fn wait_until_paid(&self) -> bool {
+        loop {
+            let faults = u32::try_from(self.window.faults()).unwrap_or(u32::MAX);
+            let spent = FAULT_COST.saturating_mul(faults) + self.dropping;
+            let paid_after = spent.div_f64(self.share);
+            let left = paid_after.saturating_sub(self.window.opened.elapsed());
+            if left.is_zero() {
+                return !self.is_over();
+            }
+            if !self.sleep_until(Instant::now() + left.clamp(SLEEP_MIN, SLEEP_MAX)) {
+                return false;
+            }
+        }
+    }
+
+    /// False if the window was over before.
+    fn sleep_until(&self, end: Instant) -> bool {
+        loop {
+            if self.is_over() {
+                return false;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            thread::sleep(left.min(SLEEP_MAX));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline || (self.cancelled)()
+    }
+}
+
+/// The uses in the order in which they followed the drop of their slice. Uses outside of `dropped`,
+/// which is in the order of pages, count from the opening of the window.
+fn since_dropped(
+    mut uses: Vec<FirstUse>,
+    dropped: &[(Range<PageIndex>, Duration)],
+) -> Vec<FirstUse> {
+    for first_use in &mut uses {
+        let next = dropped.partition_point(|(pages, _)| pages.start <= first_use.page);
+        if let Some((pages, at)) = dropped[..next].last()
+            && pages.contains(&first_use.page)
+        {
+            // An access may come between forgetting and dropping.
+            first_use.after = first_use.after.saturating_sub(*at);
+        }
+    }
+    uses.sort_unstable_by_key(|first_use| (first_use.after, first_use.page));
+    uses
+}
+
+#[cfg(test)]
+mod tests;
