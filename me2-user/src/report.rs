@@ -186,6 +186,25 @@ pub struct Explore {
     pub populated_untouched_pages: u64,
     /// Pages that the probes saw the guest touch, and that hold no memory.
     pub touched_hole_pages: u64,
+    /// What the guest came back to after its mappings were dropped; null if that was not looked at,
+    /// since nothing was to be missing or a miss would have cost little.
+    #[serde(default)]
+    pub working_set: Option<WorkingSet>,
+}
+
+/// What the guest was working with, reads included.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkingSet {
+    /// Pages that it used.
+    pub pages: u64,
+    /// Faults that finding out cost it.
+    pub faults: u64,
+    /// Pages whose mappings were dropped.
+    pub dropped_pages: u64,
+    /// How long it took.
+    pub time_ms: f64,
+    /// Whether all of the memory had its turn.
+    pub complete: bool,
 }
 
 /// The passes of the pre-copy.

@@ -138,6 +138,8 @@ pub enum Part {
     Heat,
     /// What the probes know: which pages go first in post-copy
     Probes,
+    /// Finding out what the guest works with where pages will be missing when it resumes
+    WorkingSet,
 }
 
 /// The longest `to` that is taken: a DNS name has at most 253 characters.

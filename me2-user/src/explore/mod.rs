@@ -2,7 +2,7 @@
 
 mod btf;
 pub mod probes;
-mod window;
+pub mod window;
 
 use std::ops::Range;
 

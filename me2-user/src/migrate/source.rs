@@ -13,6 +13,7 @@ mod handover;
 mod link;
 mod passes;
 mod sent;
+mod working_set;
 mod writes;
 
 use std::{
@@ -31,7 +32,7 @@ use me2_engine::{
 };
 use me2_vmm::pagemap;
 use me2_wire::{
-    PAGE_SIZE,
+    PAGE_SIZE, PageIndex,
     message::{self, ToDestination, ToSource},
 };
 use tokio::{sync::watch, task::block_in_place};
@@ -130,6 +131,8 @@ pub struct Attempt {
     /// Pages whose latest version the destination has not been sent.
     pending: Bitmap,
     writes: Writes,
+    /// What the guest was seen to use, in the order of first use.
+    working_set: Vec<PageIndex>,
     /// What the operator wants of it.
     wish: watch::Receiver<Wish>,
     precopy_begun: Instant,
@@ -186,6 +189,7 @@ impl Attempt {
             report,
             pending: Bitmap::new(page_count),
             writes: Writes::new(page_count),
+            working_set: Vec::new(),
             wish,
             precopy_begun: started,
             stop: None,
@@ -244,10 +248,13 @@ impl Attempt {
             &self.pacer,
         )
         .await?;
+        let observing = self.observe_working_set(&link);
         if self.strategy.copies_before() {
             self.precopy(&mut link, &mut bulk).await?;
         }
-        if self.strategy == Strategy::Hybrid {
+        self.note_working_set(observing, self.strategy == Strategy::Hybrid)
+            .await;
+        if self.strategy.copies_after() {
             link.open_ahead().await?;
         }
         self.stop()?;

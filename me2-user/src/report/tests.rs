@@ -55,6 +55,16 @@ fn filled() -> Report {
             final_set_ms: 4.8,
             doubled: true,
         },
+        explore: Explore {
+            working_set: Some(WorkingSet {
+                pages: 900,
+                faults: 1_000,
+                dropped_pages: 16_384,
+                time_ms: 450.0,
+                complete: true,
+            }),
+            ..Explore::default()
+        },
         postcopy: Postcopy {
             faults: 210,
             demand_pages: 1_500,
@@ -129,6 +139,8 @@ fn has_every_field_of_the_schema_and_no_other() {
         encoding.plain_bytes encoding.encoded_bytes encoding.busy_ms
         explore.time_ms explore.populated_pages explore.populated_touched_pages
         explore.populated_untouched_pages explore.touched_hole_pages
+        explore.working_set.pages explore.working_set.faults explore.working_set.dropped_pages
+        explore.working_set.time_ms explore.working_set.complete
         precopy.passes precopy.pages precopy.bytes precopy.sends_saved.written_before_sent
         precopy.sends_saved.hot switch.pending_pages switch.hot_pages switch.written_pages
         switch.dirty_pages_per_second switch.wanted_pages switch.bytes_per_page

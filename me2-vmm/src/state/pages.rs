@@ -53,6 +53,57 @@ impl Vm {
         Ok(pages.into_iter().collect())
     }
 
+    /// Pages that hold the page tables of the stopped VM's vCPUs, the topmost first, at most so many:
+    /// each of them stands in the way of all the pages below it.
+    pub fn table_pages(&self, pages_max: usize) -> Result<Vec<PageIndex>, StateError> {
+        let (mut tables, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut levels_max = 0;
+        for index in 0..self.vcpus().count() {
+            let fd = self.vcpus().fd(index);
+            let sregs = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
+            if sregs.cr0 & CR0_PAGING == 0 || sregs.efer & EFER_LONG_MODE == 0 {
+                continue;
+            }
+            levels_max = if sregs.cr4 & CR4_LEVEL_5 == 0 { 4 } else { 5 };
+            if seen.insert(sregs.cr3 & ADDRESS_MASK) {
+                tables.push(sregs.cr3 & ADDRESS_MASK);
+            }
+        }
+        let mut level = tables.clone();
+        // The lowest level has pages below it, not tables.
+        for _ in 1..levels_max {
+            let above = std::mem::take(&mut level);
+            for table in above {
+                self.for_each_table_below(table, |below| {
+                    if seen.len() < pages_max && seen.insert(below) {
+                        level.push(below);
+                    }
+                });
+            }
+            tables.extend(&level);
+        }
+        let layout = self.memory().layout();
+        let page_of = |address| layout.page_of_frame(address / PAGE_SIZE as u64);
+        Ok(tables.into_iter().filter_map(page_of).collect())
+    }
+
+    fn for_each_table_below(&self, table: u64, mut visit: impl FnMut(u64)) {
+        let mut entries = [0; PAGE_SIZE];
+        let read = self
+            .memory()
+            .guest()
+            .read_slice(&mut entries, GuestAddress(table));
+        if read.is_err() {
+            return;
+        }
+        for entry in entries.as_chunks().0 {
+            let entry = u64::from_le_bytes(*entry);
+            if entry & ENTRY_PRESENT != 0 && entry & ENTRY_LARGE == 0 {
+                visit(entry & ADDRESS_MASK);
+            }
+        }
+    }
+
     /// Adds the tables on the way from `root` to `linear`, and the page itself.
     fn walk(&self, root: u64, linear: u64, levels: u32, addresses: &mut BTreeSet<u64>) {
         let mut table = root & ADDRESS_MASK;

@@ -21,7 +21,7 @@ use tokio::task::block_in_place;
 
 use super::{Attempt, Ended, Failure, answers, bulk::Bulk, link::Link};
 use crate::{
-    control::types::{Outcome, Part},
+    control::types::Outcome,
     migrate::observer::{AbortOnDrop, Observer},
     process::published,
     report::{
@@ -270,17 +270,8 @@ impl Attempt {
         }
     }
 
-    /// Pushes what the guest is expected to want first: what it writes often, then what it was ever
-    /// seen to touch, then the rest.
     fn start_push(&self, bulk: &Bulk) {
-        let layout = self.machine.vm.memory().layout();
-        let mut order: Vec<_> = self.pending.iter().collect();
-        if self.uses(Part::Probes) {
-            order = block_in_place(|| self.machine.probing.needed_first(layout, order.into_iter()));
-        }
-        if self.uses(Part::Heat) {
-            order = block_in_place(|| self.writes.heat.hottest_first(order.into_iter()));
-        }
+        let order = block_in_place(|| self.wanted_first(self.pending.iter()));
         self.lock_pages().set_push_order(order);
         bulk.push();
     }
