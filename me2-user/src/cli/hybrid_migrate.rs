@@ -40,11 +40,14 @@ pub struct HybridMigrateArgs {
     /// [default: what the link takes]
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub max_bandwidth: Option<u64>,
-    /// Longest time for pre-copy, looked at after each pass: 300ms, 10s, 5m, 2h
+    /// Longest time for pre-copy: 300ms, 10s, 5m, 2h; what was not sent by then is
+    /// missing when the VM resumes
     /// [default: while it pays]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub precopy_limit: Option<Duration>,
-    /// Downtime that --mode precopy aims at before it stops the VM, such as 300ms
+    /// Downtime aimed at, such as 300ms: until --mode precopy can keep to it, the VM
+    /// is not stopped; a hybrid sends with the handover what fits into it
+    /// [default: 300ms, and half a round trip for a hybrid]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub downtime_limit: Option<Duration>,
     /// Give up if not handed over by then, in whole seconds, such as 90s or 10m

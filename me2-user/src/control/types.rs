@@ -23,10 +23,11 @@ pub struct MigrateRequest {
     /// The most that the migration may send, in every phase; none: as much as the link takes.
     #[serde(default)]
     pub max_bandwidth_bytes_per_second: Option<u64>,
-    /// The longest that pre-copy may take before the VM is stopped.
+    /// The longest that pre-copy may take before the VM is stopped; a pass at hand is cut short.
     #[serde(default)]
     pub precopy_limit_ms: Option<u64>,
-    /// The downtime that pre-copy aims at before it stops the VM.
+    /// The downtime that pre-copy aims at before it stops the VM; for a hybrid, what bounds the
+    /// pages that go with the handover.
     #[serde(default)]
     pub downtime_limit_ms: Option<u64>,
     /// When a migration that has not handed over yet is given up.

@@ -62,19 +62,12 @@ impl Probing {
         }
     }
 
-    /// Forgets which pages were written; [`Probing::hot_last`] looks at what was written since.
+    /// Forgets which pages were written; [`Probing::needed_first`] looks at what was written since.
     pub fn forget_recent_writes(&self, layout: &RamLayout) {
         if let Ok(probes) = &self.probes {
             self.frame_ranges(layout)
                 .for_each(|(frames, _)| probes.clear_recent(frames));
         }
-    }
-
-    /// Pages in the order in which they had better travel while the VM writes: those written
-    /// since the last [`Probing::forget_recent_writes`] last. By index where there are no probes.
-    pub fn hot_last(&self, layout: &RamLayout, pages: impl Iterator<Item = u32>) -> Vec<u32> {
-        let recent = me2_common::RECENT_WRITE;
-        self.order(layout, pages, |mark| u8::from(mark & recent != 0))
     }
 
     /// Pages in the order in which the VM is expected to need them after the handover: those
