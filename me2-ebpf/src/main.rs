@@ -21,7 +21,7 @@ use core::{mem::size_of, ptr::read_volatile};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, bpf_pidns_info},
     helpers::{
-        bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
         generated::{bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel},
     },
     macros::{map, raw_tracepoint},
@@ -58,6 +58,8 @@ static OFFSET_GOAL_LEVEL: u32 = 0;
 #[unsafe(no_mangle)]
 static FAULT_BYTES: u32 = 0;
 
+/// The kernel's first process id namespace has this inode (`PROC_PID_INIT_INO`).
+const PIDNS_INO_OF_HOST: u64 = 0xefff_fffc;
 /// `goal_level` of a mapping of 4 KiB; above it, large pages.
 const PG_LEVEL_4K: u8 = 1;
 /// Frames that a mapping of the next level covers. (A still larger one is followed only around the
@@ -250,6 +252,10 @@ fn note(chunk: *mut u32, offset: usize, now: u32) -> bool {
 
 #[inline(always)]
 fn in_the_vm_process() -> bool {
+    if global(&PIDNS_INO) == PIDNS_INO_OF_HOST {
+        // Whose numbers this helper gives, for less than the other.
+        return (bpf_get_current_pid_tgid() >> 32) as u32 == global(&TGID);
+    }
     let mut id = bpf_pidns_info { pid: 0, tgid: 0 };
     // SAFETY: `id` is valid for writes of its size. The helper fails in every other namespace than
     // the named one.
