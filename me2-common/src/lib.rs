@@ -42,6 +42,9 @@ pub const CHUNK: usize = 4096;
 /// Guest frames per element of [`FIRST_USES_MAP`]: as long as a page too.
 pub const FIRST_USE_CHUNK: usize = CHUNK / size_of::<u32>();
 
+/// Most bytes that are read of the kernel's description of a fault.
+pub const FAULT_BYTES_MAX: usize = 128;
+
 /// A unit of the times in [`FIRST_USES_MAP`] is `1 << STAMP_SHIFT` nanoseconds: about a microsecond,
 /// less than a fault takes.
 pub const STAMP_SHIFT: u32 = 10;

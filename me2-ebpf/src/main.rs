@@ -21,17 +21,17 @@ use core::{mem::size_of, ptr::read_volatile};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, bpf_pidns_info},
     helpers::{
-        bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
-        generated::bpf_get_ns_current_pid_tgid,
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::{bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel},
     },
     macros::{map, raw_tracepoint},
     maps::Array,
     programs::RawTracePointContext,
 };
 use me2_common::{
-    CHUNK, COUNTERS_PER_CPU, FIRST_USE_CHUNK, LARGE_FAULTS, MAP_FAULTS, MARKS_OF_WRITE,
-    OUT_OF_RANGE, PERMISSION_FAULTS, TOUCHED, UNREADABLE, chunk_of, first_use_chunk_of,
-    offset_in_chunk, offset_in_first_use_chunk, stamp,
+    CHUNK, COUNTERS_PER_CPU, FAULT_BYTES_MAX, FIRST_USE_CHUNK, LARGE_FAULTS, MAP_FAULTS,
+    MARKS_OF_WRITE, OUT_OF_RANGE, PERMISSION_FAULTS, TOUCHED, UNREADABLE, chunk_of,
+    first_use_chunk_of, offset_in_chunk, offset_in_first_use_chunk, stamp,
 };
 
 // Set by the loader before the program is loaded, read-only from then on: constants to the
@@ -54,7 +54,12 @@ static OFFSET_WRITE: u32 = 0;
 /// See [`OFFSET_GFN`].
 #[unsafe(no_mangle)]
 static OFFSET_GOAL_LEVEL: u32 = 0;
+/// Up to where the last of these members reaches: at most [`FAULT_BYTES_MAX`].
+#[unsafe(no_mangle)]
+static FAULT_BYTES: u32 = 0;
 
+/// The kernel's first process id namespace has this inode (`PROC_PID_INIT_INO`).
+const PIDNS_INO_OF_HOST: u64 = 0xefff_fffc;
 /// `goal_level` of a mapping of 4 KiB; above it, large pages.
 const PG_LEVEL_4K: u8 = 1;
 /// Frames that a mapping of the next level covers. (A still larger one is followed only around the
@@ -113,12 +118,31 @@ struct Fault {
 }
 
 impl Fault {
+    /// Copies the members out in one go, since a call of the helper is most of the cost of a probe;
+    /// None where the kernel refuses.
     #[inline(always)]
     fn read(fault: *const u8) -> Option<Self> {
-        let write: u8 = member(fault, &OFFSET_WRITE)?;
-        let goal_level: u8 = member(fault, &OFFSET_GOAL_LEVEL)?;
+        let mut copy = [0_u64; FAULT_BYTES_MAX / size_of::<u64>()];
+        let copy = copy.as_mut_ptr();
+        // SAFETY: `copy` is valid for writes of FAULT_BYTES_MAX bytes, and FAULT_BYTES is no more. The
+        // helper is made for addresses that may be bad: it returns an error for them.
+        let failed =
+            unsafe { bpf_probe_read_kernel(copy.cast(), global(&FAULT_BYTES), fault.cast()) };
+        if failed != 0 {
+            return None;
+        }
+        let member = |offset| copy.cast::<u8>().wrapping_add(global(offset) as usize);
+        // SAFETY: all members end before FAULT_BYTES, which the verifier checks too, and a u64 is
+        // aligned in the kernel's structure as in the copy.
+        let (gfn, write, goal_level) = unsafe {
+            (
+                member(&OFFSET_GFN).cast::<u64>().read(),
+                member(&OFFSET_WRITE).read(),
+                member(&OFFSET_GOAL_LEVEL).read(),
+            )
+        };
         Some(Self {
-            gfn: member(fault, &OFFSET_GFN)?,
+            gfn,
             write: write != 0,
             large: goal_level > PG_LEVEL_4K,
         })
@@ -228,6 +252,10 @@ fn note(chunk: *mut u32, offset: usize, now: u32) -> bool {
 
 #[inline(always)]
 fn in_the_vm_process() -> bool {
+    if global(&PIDNS_INO) == PIDNS_INO_OF_HOST {
+        // Whose numbers this helper gives, for less than the other.
+        return (bpf_get_current_pid_tgid() >> 32) as u32 == global(&TGID);
+    }
     let mut id = bpf_pidns_info { pid: 0, tgid: 0 };
     // SAFETY: `id` is valid for writes of its size. The helper fails in every other namespace than
     // the named one.
@@ -251,14 +279,6 @@ fn count(counter: usize) {
         // kernel does not run a program on a CPU where it is running already.
         unsafe { (*row)[counter] += 1 }
     }
-}
-
-/// Copies a member of a kernel structure out, None where the kernel refuses to read it.
-#[inline(always)]
-fn member<T>(structure: *const u8, offset: &'static u32) -> Option<T> {
-    let address = structure.wrapping_add(global(offset) as usize);
-    // SAFETY: this helper is made for addresses that may be bad: it returns an error for them.
-    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
 }
 
 /// The value that the loader gave to a global: without `read_volatile` the compiler takes the zero

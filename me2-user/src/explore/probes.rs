@@ -16,9 +16,9 @@ use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned, maps::Map, programs::RawTracePoint, util::nr_cpus,
 };
 use me2_common::{
-    CHUNK, COUNTERS_MAP, COUNTERS_PER_CPU, FIRST_USE_CHUNK, FIRST_USES, FIRST_USES_MAP,
-    LARGE_FAULTS, MAP_FAULTS, MARKS_MAP, OUT_OF_RANGE, PERMISSION_FAULTS, RECENT_WRITE, TOUCHED,
-    UNREADABLE, WINDOW_MAP, WRITTEN, stamp_ns,
+    CHUNK, COUNTERS_MAP, COUNTERS_PER_CPU, FAULT_BYTES_MAX, FIRST_USE_CHUNK, FIRST_USES,
+    FIRST_USES_MAP, LARGE_FAULTS, MAP_FAULTS, MARKS_MAP, OUT_OF_RANGE, PERMISSION_FAULTS,
+    RECENT_WRITE, TOUCHED, UNREADABLE, WINDOW_MAP, WRITTEN, stamp_ns,
 };
 use me2_vmm::{clock, mapping::SharedMapping};
 
@@ -267,6 +267,8 @@ struct FaultLayout {
     gfn: u32,
     write: u32,
     goal_level: u32,
+    /// The last of them ends here.
+    end: u32,
 }
 
 impl FaultLayout {
@@ -274,10 +276,17 @@ impl FaultLayout {
         let members = ["gfn", "write", "goal_level"];
         let [gfn, write, goal_level] =
             btf::kernel_member_offsets("kvm", "kvm_page_fault", members)?;
+        let last = gfn.max(write).max(goal_level);
+        // A kernel that has it further on has another structure.
+        let end = last
+            .checked_add(size_of::<u64>() as u32)
+            .filter(|end| *end as usize <= FAULT_BYTES_MAX)
+            .ok_or(BtfError::Malformed("struct kvm_page_fault is too long"))?;
         Ok(Self {
             gfn,
             write,
             goal_level,
+            end,
         })
     }
 }
@@ -294,6 +303,7 @@ fn load(process: u32, chunks: u32, cpus: u32, layout: &FaultLayout) -> Result<Eb
         .override_global("OFFSET_GFN", &layout.gfn, true)
         .override_global("OFFSET_WRITE", &layout.write, true)
         .override_global("OFFSET_GOAL_LEVEL", &layout.goal_level, true)
+        .override_global("FAULT_BYTES", &layout.end, true)
         .map_max_entries(MARKS_MAP, chunks)
         .map_max_entries(FIRST_USES_MAP, chunks * (CHUNK / FIRST_USE_CHUNK) as u32)
         .map_max_entries(COUNTERS_MAP, cpus)

@@ -1,7 +1,7 @@
 //! What probes and windows cost the guest: measurements, printed, which assert nothing. To run them:
 //! `cargo test --release -p me2-user --lib measure -- --ignored --nocapture`, on an idle machine.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fs, path::PathBuf};
 
 use super::*;
 
@@ -11,64 +11,58 @@ const RUN_TIME: Duration = Duration::from_secs(2);
 /// How often the dirty log is collected, as short passes of pre-copy do.
 const COLLECT_INTERVAL: Duration = Duration::from_millis(50);
 
-const WORKLOADS: [(&str, &str); 3] = [
-    ("kv", "workload=kv fill=256M hot=64M rate=0"),
-    ("graph", "workload=graph fill=256M hot=64M rate=0"),
-    (
-        "rewrite",
-        "workload=rewrite fill=256M hot=64M rate=0 order=uniform",
-    ),
-];
-
 #[test]
 #[ignore = "a measurement"]
 fn probes_while_the_dirty_log_is_read() {
-    for (name, command_line) in WORKLOADS {
-        let Some(mut machine) = Machine::start(1 << 30, command_line) else {
+    for workload in ["kv", "graph", "rewrite order=uniform"] {
+        let command_line = format!("fill=256M hot=64M rate=0 workload={workload}");
+        let Some(mut machine) = Machine::start(1 << 30, &command_line) else {
             return;
         };
         machine.vm.start_dirty_log().unwrap();
         let frames = machine.vm.memory().layout().frame_end();
         let mut ratios = Vec::new();
         for pair in 0..PAIRS {
-            let mut rates = [0.0; 2];
+            let mut speeds = [0.0; 2];
+            let mut events = 0;
             // Which one is first alternates too.
             for with in [pair % 2, 1 - pair % 2] {
                 machine.probing = Probing::disabled(); // detaches first
                 if with == 1 {
                     machine.probing = Probing::start(frames);
                 }
-                rates[with] = machine.rate_while_collecting();
+                speeds[with] = machine.speed_while_collecting();
+                events += machine.probing.report().events;
             }
-            let events = machine.probing.report().events;
-            println!(
-                "{name}: without {:.0}/s, with {:.0}/s ({events} events)",
-                rates[0], rates[1]
-            );
-            ratios.push(rates[1] / rates[0]);
+            println!("{workload}: {speeds:.0?} operations a second of vCPU, {events} events");
+            ratios.push(speeds[1] / speeds[0]);
         }
         ratios.sort_by(f64::total_cmp);
-        println!("{name}: with/without, ascending: {ratios:.4?}");
+        println!("{workload}: with/without, ascending: {ratios:.4?}");
     }
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn windows() {
-    for (fill, hot) in [
-        ("64M", "16M"),
-        ("64M", "32M"),
-        ("256M", "64M"),
-        ("256M", "128M"),
-    ] {
-        for workload in ["kv", "graph", "stream"] {
+    for (fill, hot) in [("64M", "16M"), ("256M", "64M")] {
+        for workload in ["kv", "graph"] {
             for rate in ["20000", "0"] {
                 let command_line = format!("workload={workload} fill={fill} hot={hot} rate={rate}");
                 let Some(machine) = Machine::start(1 << 30, &command_line) else {
                     return;
                 };
                 println!("{command_line}");
-                machine.measure_windows();
+                machine.vm.start_dirty_log().unwrap();
+                for (slowdown_max, observe_ms) in [(0.1, 100), (0.3, 100), (1.0, 100), (0.1, 1000)]
+                {
+                    let budget = WindowBudget {
+                        slowdown_max,
+                        observe: Duration::from_millis(observe_ms),
+                        time_max: Duration::from_secs(10),
+                    };
+                    machine.measure_window(budget);
+                }
             }
         }
     }
@@ -89,6 +83,7 @@ fn windows_and_the_dirty_log() {
         let without = count(&vm.collect_dirty(Collect::AndProtect).unwrap());
         let budget = WindowBudget {
             slowdown_max: 0.2,
+            observe: Duration::from_millis(500),
             time_max: Duration::from_secs(1),
         };
         let Some(seen) = machine.observe(budget, || false) else {
@@ -109,18 +104,27 @@ fn count(bitmap: &[u64]) -> u32 {
 }
 
 impl Machine {
-    fn operations(&self) -> u64 {
-        self.monitor.status().unwrap().operations
+    /// Operations so far, at the moment at which the guest tells of them, and the processor time of
+    /// its vCPUs, in seconds, which other programs on this machine do not count in.
+    fn progress(&self) -> (f64, f64) {
+        let operations = || self.monitor.status().unwrap().operations;
+        let before = operations();
+        while operations() == before {
+            thread::sleep(Duration::from_micros(100));
+        }
+        (operations() as f64, vcpu_seconds())
     }
 
-    fn rate_over(&self, act: impl FnOnce()) -> f64 {
-        let (begun, before) = (Instant::now(), self.operations());
+    /// Operations a second of vCPU while `act` runs.
+    fn speed_during(&self, act: impl FnOnce()) -> f64 {
+        let before = self.progress();
         act();
-        (self.operations() - before) as f64 / begun.elapsed().as_secs_f64()
+        let after = self.progress();
+        (after.0 - before.0) / (after.1 - before.1)
     }
 
-    fn rate_while_collecting(&self) -> f64 {
-        self.rate_over(|| {
+    fn speed_while_collecting(&self) -> f64 {
+        self.speed_during(|| {
             let end = Instant::now() + RUN_TIME;
             while Instant::now() < end {
                 self.vm.collect_dirty(Collect::AndProtect).unwrap();
@@ -129,54 +133,73 @@ impl Machine {
         })
     }
 
-    fn measure_windows(&self) {
-        let before = self.rate_over(|| thread::sleep(RUN_TIME));
-        let observe = |slowdown_max| {
-            let budget = WindowBudget {
-                slowdown_max,
-                time_max: Duration::from_secs(10),
-            };
-            let mut seen = None;
-            let rate = self.rate_over(|| seen = self.observe(budget, || false));
-            seen.map(|seen| (rate / before, seen))
+    /// A window, then another one second later: what it cost, and what it said of the other.
+    fn measure_window(&self, budget: WindowBudget) {
+        let collect = || drop(self.vm.collect_dirty(Collect::AndProtect).unwrap());
+        let pause = || thread::sleep(Duration::from_secs(1));
+        let quiet = self.speed_during(pause);
+        let vcpus_before = vcpu_seconds();
+        let mut first = None;
+        let speed = self.speed_during(|| first = self.observe(budget, || false));
+        let busy = vcpu_seconds() - vcpus_before;
+        let Some(first) = first else { return };
+        collect();
+        pause();
+        let Some(second) = self.observe(budget, || false) else {
+            return;
         };
-        for slowdown_max in [0.1, 0.3, 1.0] {
-            let Some((speed, first)) = observe(slowdown_max) else {
-                return;
-            };
-            thread::sleep(Duration::from_secs(1));
-            let Some((_, second)) = observe(slowdown_max) else {
-                return;
-            };
-            let pages = |seen: &WorkingSet| -> Vec<PageIndex> {
-                seen.first_uses
-                    .iter()
-                    .map(|first_use| first_use.page)
-                    .collect()
-            };
-            let (known, next) = (pages(&first), pages(&second));
-            let predicted = |next: &[PageIndex], known: &[PageIndex]| {
-                let known: HashSet<_> = known.iter().collect();
-                let hits = next.iter().filter(|page| known.contains(page)).count();
-                100.0 * hits as f64 / next.len().max(1) as f64
-            };
-            let quarter = |pages: &[PageIndex]| pages[..pages.len() / 4].to_vec();
-            println!(
-                "  budget {slowdown_max}: {:.0} ms, complete {}, {} pages dropped in {:.1} ms, {} back by {} \
-                 faults, speed {:.1}%; of the next window's {} pages {:.1}% were in it, of its first \
-                 quarter {:.1}% (in the first quarter {:.1}%)",
-                first.took.as_secs_f64() * 1e3,
-                first.complete,
-                first.dropped_pages,
-                first.dropping.as_secs_f64() * 1e3,
-                known.len(),
-                first.faults,
-                100.0 * speed,
-                next.len(),
-                predicted(&next, &known),
-                predicted(&quarter(&next), &known),
-                predicted(&quarter(&next), &quarter(&known)),
-            );
-        }
+        collect();
+        let (known, next) = (pages(&first), pages(&second));
+        println!(
+            "  budget {:.0}%, observed {:?}: {:.0?}, complete {}, {} dropped in {:.1?}, {} back by {} faults; \
+             speed {:.1}% over {busy:.3} s of vCPU, {:.1} us a fault; of the {} of the next window \
+             {:.1}% known, of its first quarter {:.1}% (in the first quarter {:.1}%)",
+            100.0 * budget.slowdown_max,
+            budget.observe,
+            first.took,
+            first.complete,
+            first.dropped_pages,
+            first.dropping,
+            known.len(),
+            first.faults,
+            100.0 * speed / quiet,
+            (1.0 - speed / quiet) * busy * 1e6 / first.faults as f64,
+            next.len(),
+            percent_known(&next, &known),
+            percent_known(&next[..next.len() / 4], &known),
+            percent_known(&next[..next.len() / 4], &known[..known.len() / 4]),
+        );
     }
+}
+
+fn pages(seen: &WorkingSet) -> Vec<PageIndex> {
+    seen.first_uses
+        .iter()
+        .map(|first_use| first_use.page)
+        .collect()
+}
+
+fn percent_known(next: &[PageIndex], known: &[PageIndex]) -> f64 {
+    let known: HashSet<_> = known.iter().collect();
+    let hits = next.iter().filter(|page| known.contains(page)).count();
+    100.0 * hits as f64 / next.len().max(1) as f64
+}
+
+/// Processor time of this process's vCPU threads.
+fn vcpu_seconds() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let of = |thread: PathBuf| {
+        let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        let times = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+        let ns = times.split(' ').next().and_then(|ns| ns.parse().ok());
+        if name.starts_with("vcpu") {
+            ns.unwrap_or(0.0)
+        } else {
+            0.0
+        }
+    };
+    threads
+        .map(|thread| of(thread.unwrap().path()))
+        .sum::<f64>()
+        / 1e9
 }
