@@ -190,7 +190,7 @@ fn is_same(one: &Cell, other: &Cell) -> bool {
 }
 
 fn cell(link: LinkName, guest: &Guest, scheme: &Scheme) -> Cell {
-    let rate = link.rate().unwrap_or(0).max(1_000_000);
+    let rate = link.rate().unwrap_or(1_000_000_000);
     let once = guest.filled_bytes as f64 * 8.0 / rate as f64;
     Cell {
         link,

@@ -19,7 +19,7 @@ const PANEL_HEIGHT: i32 = 150;
 const GAP: i32 = 26;
 const LEFT: i32 = 150;
 const HEAD: i32 = 92;
-const FOOT: i32 = 62;
+const FOOT: i32 = 24;
 const RIGHT: i32 = 30;
 /// Between the sides of a panel and its first and last round trip.
 const INSET: i32 = 22;
@@ -87,7 +87,7 @@ pub(super) fn draw(
         }
     }
     let middle = LEFT + (width - LEFT - RIGHT) / 2;
-    canvas.text((middle, bottom + 18), "round trip, ms", 12, Align::Centre)?;
+    canvas.text((middle, bottom + 4), "round trip, ms", 12, Align::Centre)?;
     canvas.finish()
 }
 

@@ -163,7 +163,7 @@ fn wan_compares_with_the_rival_and_tells_targets_and_what_was_left_out() {
     assert_eq!(targets[0]["longest_gap_ms"]["is_met"], false);
     assert!(near(&targets[0]["longest_gap_ms"]["value"], 40.0));
     assert!(human.contains("longest_gap_ms 0/2"), "{human}");
-    assert!(human.contains("40 > 35"), "{human}");
+    assert!(human.contains("40.0 > 35.0"), "{human}");
     assert_eq!(document["left_out"][0], "me2-precopy kv: A");
     assert!(human.contains("me2-precopy kv: A"), "{human}");
 }

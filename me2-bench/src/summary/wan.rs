@@ -60,7 +60,7 @@ fn compare(verdict: &mut Verdict, table: &Table) {
         }
         listed.push(row);
     }
-    let means = all.map(|ratios| geometric_mean(ratios));
+    let means = all.map(geometric_mean);
     let mean = ["geometric".to_owned(), "mean".to_owned()];
     text.row(mean.into_iter().chain(means.map(ratio)));
     let named = MEASURES.iter().zip(means);
@@ -91,7 +91,9 @@ fn judge(verdict: &mut Verdict, samples: &[Sample]) {
     if kept.is_empty() {
         return;
     }
-    let mut text = Text::new(&[
+    // Older reports do not have it.
+    let has_touched = kept.iter().any(|(_, kept)| kept.touched.is_some());
+    let mut head = vec![
         "link",
         "guest",
         "run",
@@ -101,24 +103,29 @@ fn judge(verdict: &mut Verdict, samples: &[Sample]) {
         "faults",
         "fault p50, ms",
         "fault p99, ms",
-        "there when touched",
-    ]);
+    ];
+    if has_touched {
+        head.push("there when touched");
+    }
+    let mut text = Text::new(&head);
     for (sample, kept) in &kept {
         let [gap, recovered, speed, p50, p99] = &kept.figures;
         let touched = kept.touched.and_then(|touched| touched.share());
-        text.row([
+        let mut row = vec![
             sample.link.to_string(),
             sample.guest.clone(),
             sample.run.to_string(),
-            gap.told(0),
+            gap.told(1),
             recovered.told(2),
             speed.told(2),
-            kept.faults
-                .map_or_else(|| "–".to_owned(), |faults| faults.to_string()),
+            kept.faults.map_or_else(dash, |faults| faults.to_string()),
             p50.told(1),
             p99.told(1),
-            touched.map_or_else(|| "–".to_owned(), |share| format!("{:.1}%", share * 100.0)),
-        ]);
+        ];
+        if has_touched {
+            row.push(touched.map_or_else(dash, |share| format!("{:.1}%", share * 100.0)));
+        }
+        text.row(row);
     }
     verdict.lines.push(format!(
         "{HYBRID}, each migration beside its targets (of the gap: half a round trip, 10 ms and the \
@@ -126,6 +133,10 @@ fn judge(verdict: &mut Verdict, samples: &[Sample]) {
     ));
     verdict.lines.push(text.finish());
     verdict.lines.push(met(&kept));
+}
+
+fn dash() -> String {
+    "–".to_owned()
 }
 
 /// How many keep to each target.
