@@ -19,7 +19,7 @@ use crate::{
     },
     run::{Measured, Plan, carry_out},
     schemes::{How, Programs, describe_qemu, qemu_version},
-    summary,
+    summary, transport,
 };
 pub(crate) use against_precopy::{ALL, HYBRID, PLAIN, USEFUL};
 use guests::Catalog;
@@ -58,6 +58,9 @@ pub(crate) fn wan(args: &WanArgs) -> anyhow::Result<ExitCode> {
 
 /// `me2-bench plot`: summary and plots anew, from what was kept.
 pub(crate) fn plot(args: &PlotArgs) -> anyhow::Result<ExitCode> {
+    if Folder::at(&args.folder).experiment()? == transport::EXPERIMENT {
+        return transport::plot(&args.folder);
+    }
     let (folder, manifest, samples) = Folder::open(&args.folder)?;
     let summary = summary::of(&manifest, &samples);
     folder.write("summary.json", &summary.document)?;

@@ -1,6 +1,7 @@
 //! Plots, from manifest and samples alone.
 
 mod bars;
+mod flows;
 mod multiples;
 mod paint;
 mod speed;
@@ -14,6 +15,7 @@ use crate::{
     summary::{Figures, Table},
 };
 use bars::Quantity;
+pub(crate) use flows::{Strip, draw_flows};
 use speed::View;
 
 /// What there are bars of, one plot each.
