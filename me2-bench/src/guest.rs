@@ -14,6 +14,9 @@ pub(crate) struct Guest {
     /// Contents of its memory: the boot module.
     #[serde(skip)]
     pub(crate) module: Option<PathBuf>,
+    /// What it fills of its memory before it begins; 0: not known.
+    #[serde(default)]
+    pub(crate) filled_bytes: u64,
     /// What it rewrites over and over, bytes: for rivals that are to be told.
     pub(crate) hot_bytes: u64,
     /// Part of its memory that must hold contents, percent; 0: any.

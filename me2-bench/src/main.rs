@@ -38,6 +38,7 @@ folder in bench-results: manifest.json, samples.jsonl, summary.json and plots.
 Examples:
   cargo xtask bench me2 --quick
   cargo xtask bench qemu --links B --guests mixed --runs 5 --output json
+  cargo xtask bench wan --budget-minutes 30
   cargo xtask bench plot bench-results/2026-12-01-qemu"
 )]
 struct Cli {
@@ -51,6 +52,8 @@ enum Command {
     Me2(experiments::Me2Args),
     /// me2 against QEMU in each of its modes
     Qemu(experiments::QemuArgs),
+    /// me2 and one rival over long links of all kinds, as many as there is time for
+    Wan(experiments::WanArgs),
     /// Each page codec by itself, against memcpy
     Codec(codec::CodecArgs),
     /// The transport by itself: how it fills a link, and what a fault waits beside that
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Me2(args) => experiments::me2(&args),
         Command::Qemu(args) => experiments::qemu(&args),
+        Command::Wan(args) => experiments::wan(&args),
         Command::Codec(args) => codec::run(args),
         Command::Transport(args) => transport::run(&args),
         Command::TransportEnd(args) => transport::play(&args).map(|()| ExitCode::SUCCESS),

@@ -20,6 +20,13 @@ pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
             setup::ensure_ip()?;
             setup::ensure_qemu()?;
         }
+        // The rival; without it `wan` takes one of its own.
+        Some("wan") => {
+            setup::ensure_ip()?;
+            if let Err(error) = setup::ensure_qemu() {
+                eprintln!("without QEMU: {error}");
+            }
+        }
         Some("codec" | "--help" | "-h" | "help") | None => {}
         Some(_) => setup::ensure_ip()?,
     }

@@ -6,7 +6,7 @@ use super::{guests::Catalog, options::Me2Args};
 use crate::{
     guest::Guest,
     network::LinkName,
-    run::{Cell, Plan},
+    run::{Cell, Order, Plan},
     schemes::{QemuMode, Scheme},
 };
 
@@ -64,6 +64,8 @@ pub(super) fn plan(args: &Me2Args, catalog: &mut Catalog) -> anyhow::Result<Plan
         cells,
         runs: common.runs(),
         seed: common.seed,
+        order: Order::Shuffled,
+        budget: None,
     })
 }
 

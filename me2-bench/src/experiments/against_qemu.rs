@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{against_precopy::hybrid, guests::Catalog, options::QemuArgs};
 use crate::{
     network::LinkName,
-    run::{Cell, Plan},
+    run::{Cell, Order, Plan},
     schemes::{QemuMode, Scheme},
 };
 
@@ -46,6 +46,8 @@ pub(super) fn plan(args: &QemuArgs, catalog: &mut Catalog) -> anyhow::Result<Pla
         cells,
         runs: common.runs(),
         seed: common.seed,
+        order: Order::Shuffled,
+        budget: None,
     })
 }
 

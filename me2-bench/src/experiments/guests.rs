@@ -147,6 +147,7 @@ impl Catalog {
             cpus: self.cpus,
             cmdline: words.join(" "),
             module,
+            filled_bytes: fill_bytes,
             hot_bytes,
             filled_percent_min: if recipe.sizes.is_none() && !recipe.repeats {
                 FILLED_PERCENT_MIN

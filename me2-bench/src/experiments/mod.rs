@@ -5,6 +5,7 @@ mod against_qemu;
 mod guests;
 mod options;
 mod parts;
+mod wan;
 
 use std::{env, io::Write, path::Path, process::ExitCode};
 
@@ -16,15 +17,16 @@ use crate::{
         Build, Experiment, Folder, Host, Manifest, Rival, SCHEMA_VERSION, SchemeOfManifest,
         timestamp,
     },
-    run::{Plan, carry_out},
+    run::{Measured, Plan, carry_out},
     schemes::{How, Programs, describe_qemu, qemu_version},
-    summary,
+    summary, transport,
 };
 pub(crate) use against_precopy::{ALL, HYBRID, PLAIN, USEFUL};
 use guests::Catalog;
 use options::Common;
-pub(crate) use options::{Me2Args, Output, PlotArgs, QemuArgs};
+pub(crate) use options::{Me2Args, Output, PlotArgs, QemuArgs, WanArgs};
 pub(crate) use parts::{AUTO, WHOLE};
+pub(crate) use wan::{RATES_MBIT, closely};
 
 /// `me2-bench me2`.
 pub(crate) fn me2(args: &Me2Args) -> anyhow::Result<ExitCode> {
@@ -45,8 +47,20 @@ pub(crate) fn qemu(args: &QemuArgs) -> anyhow::Result<ExitCode> {
     conduct(Experiment::Qemu, &args.common, plan, &catalog)
 }
 
+/// `me2-bench wan`.
+pub(crate) fn wan(args: &WanArgs) -> anyhow::Result<ExitCode> {
+    let mut recipes = guests::rewriting(args.common.quick);
+    recipes.extend(guests::filled());
+    let mut catalog = Catalog::new(&args.common, recipes);
+    let plan = wan::plan(args, &mut catalog)?;
+    conduct(Experiment::Wan, &args.common, plan, &catalog)
+}
+
 /// `me2-bench plot`: summary and plots anew, from what was kept.
 pub(crate) fn plot(args: &PlotArgs) -> anyhow::Result<ExitCode> {
+    if Folder::at(&args.folder).experiment()? == transport::EXPERIMENT {
+        return transport::plot(&args.folder);
+    }
     let (folder, manifest, samples) = Folder::open(&args.folder)?;
     let summary = summary::of(&manifest, &samples);
     folder.write("summary.json", &summary.document)?;
@@ -62,11 +76,15 @@ fn conduct(
 ) -> anyhow::Result<ExitCode> {
     let programs = common.programs();
     priority::raise();
-    let manifest = manifest(experiment, common, &plan, catalog, &programs)?;
+    let mut manifest = manifest(experiment, common, &plan, catalog, &programs)?;
     let folder = Folder::create(common.results.as_deref(), experiment.name())?;
     eprintln!("results: {}", folder.path().display());
     folder.write("manifest.json", &manifest)?;
-    let samples = carry_out(&plan, &programs, &folder)?;
+    let Measured { samples, left_out } = carry_out(&plan, &programs, &folder)?;
+    if !left_out.is_empty() {
+        manifest.left_out = left_out;
+        folder.write("manifest.json", &manifest)?;
+    }
     let summary = summary::of(&manifest, &samples);
     folder.write("summary.json", &summary.document)?;
     plots::draw(&folder, &manifest, &samples)?;
@@ -145,5 +163,6 @@ fn manifest(
         runs: plan.runs,
         seed: plan.seed,
         notes: common.notes.clone(),
+        left_out: Vec::new(),
     })
 }

@@ -57,6 +57,40 @@ pub(crate) struct QemuArgs {
     pub(super) common: Common,
 }
 
+/// `me2-bench wan`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Links: round trips of 1, 20, 50, 100 and 200 ms, rates of 50 and 200 Mbit/s and 1 Gbit/s, losses of
+0, 0.1 and 1% and 1% in bursts: all of them with me2-hybrid and the rival, and the first guest. Five
+links also with the other guests and modes: A, B, C, rtt200-rate1000-loss0, rtt50-rate50-bursts1;
+these alone with --quick. What matters most comes first. What the budget has no room for is said
+beforehand, and left out; nothing begins that is not expected to end in time.
+
+Schemes: me2-hybrid, me2-precopy, me2-postcopy, and the rival: one of them, or one of QEMU's modes
+by its name in `bench qemu`.
+
+Exit status: 0 all is well; 1 a migration failed or a guest was not well: stderr says where;
+2 usage.")]
+pub(crate) struct WanArgs {
+    /// How long all migrations together may take [default: 60; 4 with --quick]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(super) budget_minutes: Option<u64>,
+    /// What me2-hybrid is compared with on every link [default: qemu-postcopy-preempt; me2-postcopy
+    /// without QEMU]
+    #[arg(long, value_name = "SCHEME")]
+    pub(super) rival: Option<String>,
+    /// Guests: mixed, heavy, and each workload of `bench me2`; the first is the one for every link
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "mixed,heavy,kv"
+    )]
+    pub(super) guests: Vec<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
 /// `me2-bench plot`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PlotArgs {
@@ -89,13 +123,14 @@ pub(crate) enum ContentsFrom {
 /// What all of them can be asked for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Smaller VMs, one run: under 5 minutes
+    /// Smaller VMs, one run, fewer cells: under 5 minutes
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Repetitions of each cell [default: 5; 1 with --quick]
+    /// Repetitions of each cell [default: 5; 1 with --quick, and of wan]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: Option<u32>,
-    /// Links [default: A,B]
+    /// Links: A, B, C, unlimited, or by round trip in ms, rate in Mbit/s and loss in percent, as
+    /// rtt100-rate200-loss0.1 or rtt50-rate50-bursts1 [default: those of the experiment]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     links: Vec<LinkName>,
     /// Only schemes whose names are in this list
@@ -146,12 +181,7 @@ impl Me2Args {
 
     /// Bytes.
     pub(super) fn memory(&self) -> u64 {
-        let default = if self.common.quick {
-            96 << 20
-        } else {
-            512 << 20
-        };
-        self.memory.unwrap_or(default)
+        self.memory.unwrap_or_else(|| memory(self.common.quick))
     }
 
     /// What was asked for, or `default`.
@@ -163,9 +193,18 @@ impl Me2Args {
     }
 }
 
+/// Memory of a guest that has no size of its own, bytes.
+pub(super) fn memory(quick: bool) -> u64 {
+    if quick { 96 << 20 } else { 512 << 20 }
+}
+
 impl Common {
     pub(super) fn runs(&self) -> u32 {
-        self.runs.unwrap_or(if self.quick { 1 } else { RUNS })
+        self.runs_or(if self.quick { 1 } else { RUNS })
+    }
+
+    pub(super) fn runs_or(&self, default: u32) -> u32 {
+        self.runs.unwrap_or(default)
     }
 
     /// What was asked for, or `default`.

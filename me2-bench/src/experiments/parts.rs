@@ -5,7 +5,11 @@ use super::{
     guests::Catalog,
     options::Me2Args,
 };
-use crate::{network::LinkName, run::Plan, schemes::Scheme};
+use crate::{
+    network::LinkName,
+    run::{Order, Plan},
+    schemes::Scheme,
+};
 
 /// As `--without` takes them.
 const PARTS: [&str; 9] = [
@@ -83,5 +87,7 @@ fn plan(
         cells,
         runs: common.runs(),
         seed: common.seed,
+        order: Order::Shuffled,
+        budget: None,
     })
 }

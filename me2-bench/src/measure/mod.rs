@@ -2,6 +2,7 @@
 //!
 //! The same for every scheme, from outside of all of them.
 
+mod bins;
 mod silence;
 mod speed;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::outputs::Recording;
+pub(crate) use bins::Operations;
 use silence::Silence;
 use speed::Speed;
 
@@ -46,10 +48,16 @@ pub(crate) struct Fared {
     pub(crate) rate_before: Option<f64>,
     /// From the request to the completion, as a part of that.
     pub(crate) speed_during: Option<f64>,
+    /// From the request to the stop, as a part of that: what exploration and pre-copy cost it.
+    #[serde(default)]
+    pub(crate) speed_until_stop: Option<f64>,
     /// From the request to the stop, seconds.
     pub(crate) stop_s: Option<f64>,
     /// Seconds since the request, and operations a second in the tenth of a second from there on.
     pub(crate) speeds: Vec<(f64, f64)>,
+    /// The same more finely.
+    #[serde(default)]
+    pub(crate) operations: Operations,
 }
 
 /// Reads it out of what both processes said. `moved`: whether the guest is at the destination now.
@@ -72,6 +80,13 @@ pub(crate) fn fared(
             WINDOW,
             moments.requested,
         ),
+        operations: Operations::of(
+            &speed,
+            &joined.beats,
+            moments.requested - STEADY,
+            moments.watched,
+            moments.requested,
+        ),
         ..Fared::default()
     };
     let Some(stop) = silence::stop(source, destination).filter(|_| moved) else {
@@ -84,6 +99,8 @@ pub(crate) fn fared(
     fared.guest_silence_ms_max = Silence::longest(&joined.beats, from, until).map(ms);
     let after = before.and_then(|before| speed.recovered(stop.resumed, before, moments.watched));
     fared.recovered_90_percent_s = after.map(|at| (at - stop.stopped).as_secs_f64());
+    let until_stop = speed.rate(moments.requested, stop.stopped);
+    fared.speed_until_stop = before.zip(until_stop).map(|(before, then)| then / before);
     fared.stop_s = Some((stop.stopped.saturating_duration_since(moments.requested)).as_secs_f64());
     fared
 }

@@ -32,6 +32,12 @@ impl Speed {
         speed
     }
 
+    /// What each CPU told, and when.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (u8, &[(Instant, u64)])> {
+        let cpus = self.cpus.iter();
+        cpus.map(|(cpu, counts)| (*cpu, counts.as_slice()))
+    }
+
     /// Operations a second of all CPUs; `None` where nothing was told around that time.
     pub(super) fn rate(&self, from: Instant, until: Instant) -> Option<f64> {
         let seconds = until.checked_duration_since(from)?.as_secs_f64();

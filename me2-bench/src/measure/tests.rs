@@ -95,6 +95,28 @@ fn speed_is_interpolated_between_reports_only() {
 }
 
 #[test]
+fn operations_lie_where_the_beats_were() {
+    let story = Story::new();
+    let mut beats = story.beats(0, [5, 95, 135, 140, 295]);
+    beats.extend(story.beats(1, [50]));
+    let speed = Speed::of(&story.lines([(0, 0), (100, 30), (200, 31), (300, 41)]));
+    let bins = |from, until| {
+        let (from, until) = (story.at(from), story.at(until));
+        Operations::of(&speed, &beats, from, until, from)
+    };
+    let all = bins(0, 400);
+    let busy: Vec<(usize, u32)> = all.completed.iter().copied().enumerate().collect();
+    let busy: Vec<_> = busy.into_iter().filter(|(_, done)| *done > 0).collect();
+    // Of the one operation between 100 and 200 each of two beats has a half.
+    assert_eq!(busy, [(0, 15), (9, 15), (13, 1), (29, 10)]);
+    assert_eq!(all.completed.len(), 40);
+    assert_eq!(bins(100, 200).completed.iter().sum::<u32>(), 1);
+    let (at, rate) = all.rates().nth(9).expect("40 of them");
+    assert!((at - 0.09).abs() < 1e-9 && rate == 1500.0, "{at} {rate}");
+    assert!(bins(400, 300).completed.is_empty());
+}
+
+#[test]
 fn recovered_is_when_the_speed_is_back_to_stay() {
     let story = Story::new();
     // 1000/s; a standstill from 1000 to 2000, a short spurt, half speed until 3000.
@@ -147,6 +169,19 @@ fn a_whole_move_is_read_out() {
     assert!((0.8..0.95).contains(&during), "{during}");
     assert_eq!(fared.speeds.first(), Some(&(-1.0, 2000.0)));
     assert_eq!(fared.speeds.len(), 80);
+    let until_stop = fared.speed_until_stop.expect("told");
+    assert!((until_stop - 1.0).abs() < 1e-9, "{until_stop}");
+    let Operations {
+        from_s,
+        bin_ms,
+        completed,
+    } = &fared.operations;
+    assert_eq!((*from_s, *bin_ms, completed.len()), (-1.0, 10.0, 800));
+    // A beat each millisecond, 200 operations each tenth of a second.
+    assert!(completed[..100].iter().all(|done| (18..=22).contains(done)));
+    // The stop is 2 s after the beginning of the bins, and 250 ms long.
+    assert!(completed[201..224].iter().all(|done| *done == 0));
+    assert!(completed[225] > 0);
 }
 
 #[test]

@@ -1,81 +1,18 @@
 //! Where both ends of a migration are: an emulated link, or a network without any limit.
 
 mod loopback;
+mod name;
 pub(crate) mod tcp;
 
 use std::{net::IpAddr, process::Command};
 
 use anyhow::Context;
-use me2_link::{End, Link, LinkSpec};
+use me2_link::{End, Link};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::process::bound_to_us;
 use loopback::Loopback;
-
-/// A link by the name that people give it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
-)]
-pub(crate) enum LinkName {
-    /// 1 Gbit/s, round trip 1 ms
-    #[value(name = "A")]
-    A,
-    /// 100 Mbit/s, round trip 50 ms
-    #[value(name = "B")]
-    B,
-    /// 200 Mbit/s, round trip 100 ms, 0.1% of the packets lost
-    #[value(name = "C")]
-    C,
-    /// Loopback: no limit but the machine's
-    #[value(name = "unlimited")]
-    #[serde(rename = "unlimited")]
-    Unlimited,
-}
-
-impl LinkName {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::C => "C",
-            Self::Unlimited => "unlimited",
-        }
-    }
-
-    fn spec(self) -> Option<LinkSpec> {
-        match self {
-            Self::A => Some(LinkSpec::a()),
-            Self::B => Some(LinkSpec::b()),
-            Self::C => Some(LinkSpec::c()),
-            Self::Unlimited => None,
-        }
-    }
-
-    /// Bits a second; `None` without limit.
-    pub(crate) fn rate(self) -> Option<u64> {
-        self.spec().map(|spec| spec.rate_bits_per_second)
-    }
-
-    /// What is on its way when the link is full, there and back; 0 without limit.
-    fn bandwidth_delay_bytes(self) -> u64 {
-        self.spec().map_or(0, |spec| {
-            let round_trip_us = u64::try_from(spec.round_trip().as_micros()).unwrap_or(u64::MAX);
-            spec.rate_bits_per_second.saturating_mul(round_trip_us) / 8_000_000
-        })
-    }
-
-    /// What was configured, for the manifest.
-    pub(crate) fn describe(self) -> Value {
-        let Some(spec) = self.spec() else {
-            return json!({ "kind": "loopback" });
-        };
-        let mut value = serde_json::to_value(&spec).unwrap_or(Value::Null);
-        value["rtt_ms"] = json!(spec.round_trip().as_secs_f64() * 1e3);
-        value["queue_limit_bytes"] = json!(spec.queue_limit_bytes(End::A));
-        value
-    }
-}
+pub(crate) use name::{LinkLoss, LinkName, LinkParameters};
 
 /// Bytes of IP packets that the link carried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,9 +50,7 @@ impl Network {
         let network = match name.spec() {
             Some(spec) => {
                 let link = Link::start(spec);
-                Self::Emulated(
-                    link.with_context(|| format!("cannot emulate link {}", name.as_str()))?,
-                )
+                Self::Emulated(link.with_context(|| format!("cannot emulate link {name}"))?)
             }
             None => Self::Loopback(Loopback::start()?),
         };
@@ -151,17 +86,5 @@ impl Network {
             }
             Self::Loopback(loopback) => loopback.bytes(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_links_hold_more() {
-        let held = [LinkName::A, LinkName::B, LinkName::C, LinkName::Unlimited];
-        let held = held.map(LinkName::bandwidth_delay_bytes);
-        assert_eq!(held, [125_000, 625_000, 2_500_000, 0]);
     }
 }

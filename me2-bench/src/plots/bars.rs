@@ -86,7 +86,7 @@ fn panel(
     let end = ticks.last().copied().unwrap_or(1.0);
     let zero = left + NAMES_WIDTH;
     let x = |value: f64| zero + (value / end * f64::from(BARS_WIDTH)) as i32;
-    let title = format!("link {}, guest {}", cell.link.as_str(), cell.guest);
+    let title = format!("link {}, guest {}", cell.link, cell.guest);
     canvas.text((zero, top + PANEL_HEAD / 2), &title, 14, Align::Left)?;
     let first = top + PANEL_HEAD;
     let last = first + BAR_PITCH * i32::try_from(bars.len())?;

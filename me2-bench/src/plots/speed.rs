@@ -15,13 +15,26 @@ const STRIP_HEIGHT: i32 = 52;
 const STRIP_PITCH: i32 = 70;
 const HEAD: i32 = 64;
 const FOOT: i32 = 48;
+/// Around the stop, seconds.
+const BEFORE_STOP_S: f64 = 0.5;
+const AFTER_STOP_S: f64 = 3.0;
 /// The top of a strip, as a part of the speed before.
 const SPEED_MAX: f64 = 1.25;
 /// Beyond this the rest of a strip tells nothing new.
 const AFTER_LAST_S: f64 = 5.0;
 
+/// What is shown of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// All of it.
+    Whole,
+    /// What is around the stop, finely.
+    AroundStop,
+}
+
 pub(super) fn draw(
     path: &Path,
+    view: View,
     cell: &CellKey,
     table: &Table,
     samples: &[Sample],
@@ -29,21 +42,34 @@ pub(super) fn draw(
     let strips: Vec<(&String, &Sample)> = table
         .schemes(cell)
         .filter_map(|(scheme, _)| Some((scheme, typical(cell, scheme, samples)?)))
+        .filter(|(_, sample)| view == View::Whole || sample.fared.stop_s.is_some())
         .collect();
-    let axis = Axis::to(end(&strips));
+    let axis = match view {
+        View::Whole => Axis::between(-BEFORE_S, end(&strips)),
+        View::AroundStop => Axis::between(-BEFORE_STOP_S, AFTER_STOP_S),
+    };
     let height = HEAD + STRIP_PITCH * i32::try_from(strips.len())? + FOOT;
     let canvas = Canvas::new(path, NAMES_WIDTH + STRIP_WIDTH + MARGIN, height)?;
-    let title = format!(
-        "The guest's speed across the move: link {}, guest {}",
-        cell.link.as_str(),
-        cell.guest
-    );
+    let (what, explained, unit) = match view {
+        View::Whole => (
+            "The guest's speed across the move",
+            "Operations in windows of 100 ms, as a part of the speed before; of each scheme the run with the \
+             median time. Dotted: stop; line: complete.",
+            "seconds since the request",
+        ),
+        View::AroundStop => (
+            "The guest's speed around the stop",
+            "Operations in windows of 10 ms, as a part of the speed before; of each scheme the run with the \
+             median time. Dotted: stop; line: complete.",
+            "seconds since the stop",
+        ),
+    };
+    let title = format!("{what}: link {}, guest {}", cell.link, cell.guest);
     canvas.text((16, 20), &title, 17, Align::Left)?;
-    let explained = "Operations in windows of 100 ms, as a part of the speed before; of each scheme the run with the \
-        median time. Dotted: stop; line: complete.";
     canvas.text((16, 44), explained, 12, Align::Left)?;
     for (index, (scheme, sample)) in (0..).zip(&strips) {
-        strip(&canvas, HEAD + STRIP_PITCH * index, &axis, scheme, sample)?;
+        let top = HEAD + STRIP_PITCH * index;
+        strip(&canvas, top, view, &axis, scheme, sample)?;
     }
     let bottom = height - FOOT;
     for tick in &axis.ticks {
@@ -55,8 +81,8 @@ pub(super) fn draw(
         )?;
     }
     canvas.text(
-        (axis.x(axis.end / 2.0), bottom + 28),
-        "seconds since the request",
+        (axis.x(f64::midpoint(axis.begin, axis.end)), bottom + 28),
+        unit,
         12,
         Align::Centre,
     )?;
@@ -76,6 +102,7 @@ fn end(strips: &[(&String, &Sample)]) -> f64 {
 
 /// Seconds to pixels.
 struct Axis {
+    begin: f64,
     ticks: Vec<f64>,
     end: f64,
 }
@@ -84,17 +111,22 @@ struct Axis {
 const BEFORE_S: f64 = 1.0;
 
 impl Axis {
-    fn to(end: f64) -> Self {
+    fn between(begin: f64, end: f64) -> Self {
         let ticks = ticks(end);
         Self {
+            begin,
             ticks: ticks.into_iter().filter(|tick| *tick <= end).collect(),
             end,
         }
     }
 
     fn x(&self, seconds: f64) -> i32 {
-        let part = (seconds + BEFORE_S) / (self.end + BEFORE_S);
+        let part = (seconds - self.begin) / (self.end - self.begin);
         NAMES_WIDTH + (part.clamp(0.0, 1.0) * f64::from(STRIP_WIDTH)) as i32
+    }
+
+    fn shows(&self, seconds: f64) -> bool {
+        (self.begin..=self.end).contains(&seconds)
     }
 }
 
@@ -119,6 +151,7 @@ fn typical<'a>(cell: &CellKey, scheme: &str, samples: &'a [Sample]) -> Option<&'
 fn strip(
     canvas: &Canvas<'_>,
     top: i32,
+    view: View,
     axis: &Axis,
     scheme: &str,
     sample: &Sample,
@@ -132,13 +165,17 @@ fn strip(
     }
     for (part, text) in [(1.0, "100%"), (0.0, "0")] {
         canvas.line(
-            &[(axis.x(-BEFORE_S), y(part)), (axis.x(axis.end), y(part))],
+            &[(axis.x(axis.begin), y(part)), (axis.x(axis.end), y(part))],
             FAINT,
         )?;
         canvas.text((NAMES_WIDTH - 6, y(part)), text, 10, Align::Right)?;
     }
     let before = sample.fared.rate_before.filter(|rate| *rate > 0.0);
-    let outline = before.map_or_else(Vec::new, |before| outline(sample, before, axis, y));
+    let outline = before.map_or_else(Vec::new, |before| {
+        let (speeds, window_s) = view.speeds(sample);
+        let parts = speeds.into_iter().map(|(at, rate)| (at, rate / before));
+        outline(parts, window_s, axis, y)
+    });
     if outline.len() > 2 {
         canvas.shape(&outline, colour(scheme))?;
     }
@@ -159,26 +196,55 @@ fn strip(
         11,
         Align::Right,
     )?;
-    if sample.came == Came::Moved {
-        let complete = axis.x(sample.total_time_ms / 1e3);
+    let complete_s = sample.total_time_ms / 1e3 - view.zero(sample);
+    if sample.came == Came::Moved && axis.shows(complete_s) {
+        let complete = axis.x(complete_s);
         canvas.line(&[(complete, top - 3), (complete, bottom + 3)], INK)?;
     }
     if let Some(stop) = sample.fared.stop_s {
-        dotted(canvas, axis.x(stop), top - 3, bottom + 3)?;
+        dotted(
+            canvas,
+            axis.x(stop - view.zero(sample)),
+            top - 3,
+            bottom + 3,
+        )?;
     }
     Ok(())
 }
 
+impl View {
+    /// Seconds since the request.
+    fn zero(self, sample: &Sample) -> f64 {
+        match self {
+            Self::Whole => 0.0,
+            Self::AroundStop => sample.fared.stop_s.unwrap_or(0.0),
+        }
+    }
+
+    /// When, and how many operations a second from there on; and how long that is, in seconds.
+    fn speeds(self, sample: &Sample) -> (Vec<(f64, f64)>, f64) {
+        const WINDOW_S: f64 = 0.1;
+        let fared = &sample.fared;
+        match self {
+            Self::Whole => (fared.speeds.clone(), WINDOW_S),
+            Self::AroundStop => {
+                let zero = self.zero(sample);
+                let rates = fared.operations.rates().map(|(at, rate)| (at - zero, rate));
+                (rates.collect(), fared.operations.bin_ms / 1e3)
+            }
+        }
+    }
+}
+
 /// Steps, from the base line and back to it.
-fn outline(sample: &Sample, before: f64, axis: &Axis, y: impl Fn(f64) -> i32) -> Vec<Point> {
-    const WINDOW_S: f64 = 0.1;
-    let speeds = sample
-        .fared
-        .speeds
-        .iter()
-        .filter(|(at, _)| *at + WINDOW_S <= axis.end);
-    let steps =
-        speeds.flat_map(|(at, rate)| [(*at, rate / before), (at + WINDOW_S, rate / before)]);
+fn outline(
+    parts: impl Iterator<Item = (f64, f64)>,
+    window_s: f64,
+    axis: &Axis,
+    y: impl Fn(f64) -> i32,
+) -> Vec<Point> {
+    let shown = parts.filter(|(at, _)| axis.shows(*at) && axis.shows(at + window_s));
+    let steps = shown.flat_map(|(at, speed)| [(at, speed), (at + window_s, speed)]);
     let mut points: Vec<Point> = steps.map(|(at, speed)| (axis.x(at), y(speed))).collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return points;

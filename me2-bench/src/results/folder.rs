@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{Manifest, SCHEMA_VERSION, Sample};
 
@@ -37,15 +38,33 @@ impl Folder {
         Ok(Self { path })
     }
 
+    /// One that is there.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Of which experiment it is, also of one whose manifest has another shape.
+    pub(crate) fn experiment(&self) -> anyhow::Result<String> {
+        let manifest: Value = self.manifest()?;
+        let experiment = manifest["experiment"].as_str();
+        Ok(experiment
+            .context("manifest.json has no experiment")?
+            .into())
+    }
+
+    fn manifest<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        let manifest = fs::read(self.file("manifest.json"));
+        let manifest =
+            manifest.with_context(|| format!("no manifest.json in {}", self.path.display()))?;
+        serde_json::from_slice(&manifest).context("manifest.json")
+    }
+
     /// Opens one that is there; gives what is in it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<(Self, Manifest, Vec<Sample>)> {
-        let folder = Self {
-            path: path.to_owned(),
-        };
-        let manifest = fs::read(folder.file("manifest.json"));
-        let manifest =
-            manifest.with_context(|| format!("no manifest.json in {}", path.display()))?;
-        let manifest: Manifest = serde_json::from_slice(&manifest).context("manifest.json")?;
+        let folder = Self::at(path);
+        let manifest: Manifest = folder.manifest()?;
         let version = manifest.schema_version;
         ensure!(
             version == SCHEMA_VERSION,

@@ -28,6 +28,9 @@ pub(crate) struct Manifest {
     /// Of the orders in which schemes follow each other.
     pub(crate) seed: u64,
     pub(crate) notes: String,
+    /// What there was no time for.
+    #[serde(default)]
+    pub(crate) left_out: Vec<String>,
 }
 
 /// What is compared.
@@ -42,6 +45,8 @@ pub(crate) enum Experiment {
     Ablation,
     /// me2's own choice of codecs against fixed ones.
     Codecs,
+    /// me2 and one rival over long links of all kinds.
+    Wan,
 }
 
 impl Experiment {
@@ -51,6 +56,7 @@ impl Experiment {
             Self::Qemu => "qemu",
             Self::Ablation => "ablation",
             Self::Codecs => "codecs",
+            Self::Wan => "wan",
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Carrying out an experiment: one migration after the other, in shuffled order.
+//! Carrying out an experiment: one migration after the other, in the order of its plan.
 
+mod budget;
 mod one;
 mod plan;
 mod progress;
 
-pub(crate) use plan::{Cell, Job, Plan};
+pub(crate) use plan::{Cell, Job, Order, Plan};
 
 use crate::{
     results::{Came, Folder, Sample},
@@ -16,18 +17,31 @@ use progress::Progress;
 /// So many failures in a row are one of the machine, or of its set-up.
 const FAILURES_IN_A_ROW_MAX: usize = 4;
 
-/// Carries out all of it; samples go into the folder as they are made.
+/// What came of a plan.
+pub(crate) struct Measured {
+    pub(crate) samples: Vec<Sample>,
+    /// What there was no time for, in few words.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Carries out all of it, as far as there is time; samples go into the folder as they are made.
 pub(crate) fn carry_out(
     plan: &Plan,
     programs: &Programs,
     folder: &Folder,
-) -> anyhow::Result<Vec<Sample>> {
+) -> anyhow::Result<Measured> {
     let jobs = plan.jobs();
-    let mut progress = Progress::new(&jobs);
+    let mut progress = Progress::new(&jobs, plan.budget);
     let mut samples: Vec<Sample> = Vec::new();
+    let mut left_out = Vec::new();
     for job in &jobs {
         if plan.is_settled(job, &samples) {
             progress.passed_over(job);
+            continue;
+        }
+        if !progress.has_time_for(job) {
+            progress.left_out();
+            left_out.push(job);
             continue;
         }
         let order = u32::try_from(samples.len() + 1).unwrap_or(u32::MAX);
@@ -46,5 +60,8 @@ pub(crate) fn carry_out(
             );
         }
     }
-    Ok(samples)
+    Ok(Measured {
+        samples,
+        left_out: budget::listed(left_out.into_iter()),
+    })
 }

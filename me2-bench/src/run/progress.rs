@@ -1,40 +1,75 @@
 //! How far it is, on stderr.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::Job;
+use super::{
+    Job,
+    budget::{Budget, Estimates, listed},
+};
 use crate::{
     results::{Came, Sample},
     units::human_duration,
 };
-
-/// Around a migration: starting the guest, a second of steady work, watching it afterwards.
-const AROUND: Duration = Duration::from_secs(11);
 
 /// Counts migrations, and estimates what is left.
 pub(super) struct Progress {
     /// What is still to come.
     left: Vec<Job>,
     total: usize,
-    /// How long a cell took, by what a person calls it.
-    seen: BTreeMap<String, Duration>,
+    estimates: Estimates,
+    budget: Budget,
+    began: Instant,
+    /// When the last one ended.
     since: Instant,
 }
 
 impl Progress {
-    pub(super) fn new(jobs: &[Job]) -> Self {
-        let progress = Self {
+    /// Says how much there is; with a limit also what it leaves room for and what not, by what can
+    /// be known beforehand.
+    pub(super) fn new(jobs: &[Job], limit: Option<Duration>) -> Self {
+        let estimates = Estimates::default();
+        let budget = Budget::new(limit);
+        let (fits, duration) = budget.planned(jobs, &estimates);
+        let told = human_duration(duration);
+        let counted = fits.iter().filter(|fits| **fits).count();
+        match limit.map(human_duration) {
+            None => eprintln!("{} migrations, roughly {told}", jobs.len()),
+            Some(limit) => {
+                eprintln!(
+                    "{counted} of {} migrations within {limit}, roughly {told}, in this order:",
+                    jobs.len()
+                );
+                let which = |wanted| {
+                    let each = jobs.iter().zip(&fits);
+                    listed(each.filter_map(move |(job, fits)| (*fits == wanted).then_some(job)))
+                };
+                which(true).iter().for_each(|line| eprintln!("  {line}"));
+                let left_out = which(false);
+                if !left_out.is_empty() {
+                    eprintln!("left out for lack of time, unless it goes faster than thought:");
+                    left_out.iter().for_each(|line| eprintln!("  {line}"));
+                }
+            }
+        }
+        let now = Instant::now();
+        Self {
             left: jobs.iter().rev().cloned().collect(),
             total: jobs.len(),
-            seen: BTreeMap::new(),
-            since: Instant::now(),
-        };
-        let left = human_duration(progress.estimate());
-        eprintln!("{} migrations, roughly {left}", progress.total);
-        progress
+            estimates,
+            budget,
+            began: now,
+            since: now,
+        }
+    }
+
+    /// Whether the budget has room for one more.
+    pub(super) fn has_time_for(&self, job: &Job) -> bool {
+        let expected = self.estimates.of(job);
+        self.budget.has_room(self.began.elapsed(), expected)
+    }
+
+    pub(super) fn left_out(&mut self) {
+        self.left.pop();
     }
 
     pub(super) fn passed_over(&mut self, job: &Job) {
@@ -46,13 +81,13 @@ impl Progress {
 
     pub(super) fn done(&mut self, job: &Job, sample: &Sample) {
         self.left.pop();
-        let what = job.cell.describe();
-        self.seen.insert(what.clone(), self.since.elapsed());
+        self.estimates.learn(job, self.since.elapsed());
         self.since = Instant::now();
         let left = human_duration(self.estimate());
         eprintln!(
-            "{} {what}, run {}: {} — {left} left",
+            "{} {}, run {}: {} — {left} left",
             self.count(),
+            job.cell.describe(),
             job.run,
             told(sample)
         );
@@ -62,24 +97,10 @@ impl Progress {
         format!("[{}/{}]", self.total - self.left.len(), self.total)
     }
 
+    /// Of what is left, as far as there is time for it.
     fn estimate(&self) -> Duration {
-        self.left.iter().map(|job| self.expected(job)).sum()
-    }
-
-    /// As long as the last time, or as sending its memory once takes, half the limit at most.
-    fn expected(&self, job: &Job) -> Duration {
-        if let Some(seen) = self.seen.get(&job.cell.describe()) {
-            return *seen;
-        }
-        let bits = job.cell.guest.memory_bytes * 8;
-        let rate = job
-            .cell
-            .link
-            .rate()
-            .filter(|rate| *rate > 0)
-            .unwrap_or(4_000_000_000);
-        let once = Duration::from_secs(bits / rate);
-        once.min(job.cell.time_limit / 2) + AROUND
+        let all = self.left.iter().map(|job| self.estimates.of(job)).sum();
+        self.budget.left(self.began.elapsed()).min(all)
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{Ending, Outcome, PATIENCE, Pair, Stage};
 use crate::{
     network::Network,
+    outputs::Line,
     process::{Process, ask},
     units::size_argument,
 };
@@ -110,12 +111,14 @@ impl Pair for Me2Pair {
             EXIT_TIMED_OUT => Ending::DidNotConverge,
             code => Ending::Failed(format!("exit status {code}: {}", client.describe())),
         };
-        // The program's own start is no part of the migration: me2 counts from the request.
+        // The program's own start is no part of the migration, nor is its end: some round trips pass
+        // until it hears that all is complete. me2 counts from the request, as this does.
         let total_time_ms = number("total_time_ms").unwrap_or_default();
         let total = Duration::from_secs_f64(total_time_ms.max(0.0) / 1e3);
+        let requested = requested(&client.log.recording().lines).unwrap_or(began);
         Ok(Outcome {
-            requested: ended.checked_sub(total).unwrap_or(began).max(began),
-            ended,
+            requested,
+            ended: (requested + total).min(ended),
             end,
             exit_code,
             total_time_ms,
@@ -123,6 +126,12 @@ impl Pair for Me2Pair {
             report,
         })
     }
+}
+
+/// When the first phase began, by the first line of progress.
+fn requested(progress: &[Line]) -> Option<Instant> {
+    let is_first = |line: &&Line| line.text.starts_with("set-up");
+    progress.iter().find(is_first).map(|line| line.at)
 }
 
 /// Moved, if the report bears it out.
@@ -160,6 +169,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_migration_begins_with_its_first_phase() {
+        let now = Instant::now();
+        let line = |ms, text: &str| Line {
+            at: now + Duration::from_millis(ms),
+            text: text.into(),
+        };
+        let progress = [
+            line(1, "WARN no probes"),
+            line(2, "set-up               0.000 s"),
+            line(9, "explore              0.006 s"),
+        ];
+        assert_eq!(requested(&progress), Some(progress[1].at));
+        assert_eq!(requested(&progress[2..]), None);
+    }
 
     #[test]
     fn only_a_move_without_a_mismatch_counts() {

@@ -159,11 +159,7 @@ fn cells(table: &Table, verdict: &mut Verdict) {
             let Some(reductions) = reductions else {
                 continue;
             };
-            let head = [
-                cell.link.as_str().to_owned(),
-                cell.guest.clone(),
-                name.to_owned(),
-            ];
+            let head = [cell.link.to_string(), cell.guest.clone(), name.to_owned()];
             text.row(head.into_iter().chain(reductions.text()));
             let counted = [
                 reductions.data_reduction_percent,

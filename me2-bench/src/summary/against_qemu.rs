@@ -32,7 +32,7 @@ pub(super) fn verdict(table: &Table) -> Verdict {
             row[name] = described(best);
             let (scheme, value) = best.unzip();
             text.row([
-                cell.link.as_str().to_owned(),
+                cell.link.to_string(),
                 cell.guest.clone(),
                 name.to_owned(),
                 ratio(value),

@@ -20,7 +20,7 @@ pub(crate) struct CellKey {
 
 impl CellKey {
     pub(crate) fn describe(&self) -> String {
-        format!("{} {}", self.link.as_str(), self.guest)
+        format!("{} {}", self.link, self.guest)
     }
 }
 
@@ -124,6 +124,19 @@ impl Table {
         let figures = self.figures.get(cell);
         let order = self.order.iter();
         order.filter_map(move |scheme| Some((scheme, figures?.get(scheme)?)))
+    }
+
+    /// The other scheme that was measured in most cells with this one; of several the first.
+    pub(crate) fn rival_of(&self, own: &str) -> Option<&str> {
+        let shared = |scheme: &str| {
+            let cells = self.figures.values();
+            let both = cells.filter(|cell| cell.contains_key(own) && cell.contains_key(scheme));
+            both.count()
+        };
+        let others = self.order.iter().map(String::as_str);
+        let others = others.filter(|scheme| *scheme != own && shared(scheme) > 0);
+        // Of equals `max_by_key` takes the last.
+        others.rev().max_by_key(|scheme| shared(scheme))
     }
 
     /// All of it, cell by cell.

@@ -5,6 +5,8 @@ mod against_qemu;
 mod figures;
 mod parts;
 mod table;
+mod targets;
+mod wan;
 
 use serde_json::{Value, json};
 
@@ -42,6 +44,7 @@ pub(crate) fn of(manifest: &Manifest, samples: &[Sample]) -> Summary {
         Experiment::Qemu => against_qemu::verdict(&table),
         Experiment::Ablation => parts::ablation(&table),
         Experiment::Codecs => parts::codecs(&table),
+        Experiment::Wan => wan::verdict(&table, manifest, samples),
     };
     let failed = samples.iter().filter(|sample| sample.came == Came::Failed);
     let mut problems: Vec<String> = failed
@@ -49,10 +52,7 @@ pub(crate) fn of(manifest: &Manifest, samples: &[Sample]) -> Summary {
             let error = sample.error.as_deref().unwrap_or("no reason known");
             format!(
                 "{} {} {}, run {}: {error}",
-                sample.link.as_str(),
-                sample.guest,
-                sample.scheme,
-                sample.run
+                sample.link, sample.guest, sample.scheme, sample.run
             )
         })
         .collect();
@@ -106,7 +106,7 @@ fn figures_for_people(table: &Table) -> String {
     ]);
     for ((key, scheme), figures) in table.rows() {
         text.row([
-            key.link.as_str().to_owned(),
+            key.link.to_string(),
             key.guest.clone(),
             scheme.clone(),
             figures.moved_of(),

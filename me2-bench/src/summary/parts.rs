@@ -96,7 +96,7 @@ pub(super) fn codecs(table: &Table) -> Verdict {
         let (codec, speed) = best.unzip();
         speeds.extend(speed);
         text.row([
-            cell.link.as_str().to_owned(),
+            cell.link.to_string(),
             cell.guest.clone(),
             ratio(speed),
             codec.unwrap_or("none moved").to_owned(),

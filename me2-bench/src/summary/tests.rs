@@ -30,6 +30,7 @@ fn manifest(experiment: Experiment, samples: &[Sample]) -> Manifest {
         runs: 1,
         seed: 1,
         notes: String::new(),
+        left_out: vec![],
     }
 }
 
@@ -128,6 +129,43 @@ fn only_modes_that_converge_are_rivals() {
     assert!(near(&cell["data"]["ratio"], 0.8));
     assert_eq!(cell["total_time"]["best"], "qemu-xbzrle");
     assert!(near(&cell["total_time"]["ratio"], 0.5));
+}
+
+#[test]
+fn wan_compares_with_the_rival_and_tells_targets_and_what_was_left_out() {
+    let other: LinkName = "rtt20-rate50-loss0".parse().unwrap();
+    let samples = [
+        Sample::of(LinkName::B, "mixed", HYBRID, 2.0, 100),
+        Sample::of(LinkName::B, "mixed", "me2-precopy", 1.0, 100),
+        Sample::of(LinkName::B, "mixed", "qemu-postcopy", 4.0, 400),
+        Sample::of(other, "mixed", HYBRID, 4.0, 100),
+        Sample::of(other, "mixed", "qemu-postcopy", 32.0, 100),
+        // Without the other there is no ratio.
+        Sample::of(LinkName::C, "mixed", HYBRID, 4.0, 100),
+    ];
+    let mut manifest = manifest(Experiment::Wan, &samples);
+    manifest.left_out = vec!["me2-precopy kv: A".into()];
+    let Summary {
+        document,
+        human,
+        problems,
+    } = of(&manifest, &samples);
+    assert_eq!(problems, [""; 0]);
+    assert_eq!(document["rival"], "qemu-postcopy");
+    assert_eq!(document["cells"].as_array().map(Vec::len), Some(2));
+    assert!(
+        near(&document["average"]["total_time_ratio"], 0.25),
+        "{document:#}"
+    );
+    let targets = document["targets"].as_array().unwrap();
+    assert_eq!(targets.len(), 3);
+    assert_eq!(targets[0]["link"], "B");
+    assert_eq!(targets[0]["longest_gap_ms"]["is_met"], false);
+    assert!(near(&targets[0]["longest_gap_ms"]["value"], 40.0));
+    assert!(human.contains("longest_gap_ms 0/2"), "{human}");
+    assert!(human.contains("40.0 > 35.0"), "{human}");
+    assert_eq!(document["left_out"][0], "me2-precopy kv: A");
+    assert!(human.contains("me2-precopy kv: A"), "{human}");
 }
 
 #[test]

@@ -5,13 +5,14 @@
 
 mod cases;
 mod ends;
+mod plot;
 
 use std::{
     collections::BTreeMap,
     env,
     fs::File,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -34,7 +35,7 @@ use crate::{
     statistics::Spread,
 };
 
-const EXPERIMENT: &str = "transport";
+pub(crate) const EXPERIMENT: &str = "transport";
 const PORT: u16 = 7100;
 /// Beyond the time of a run: starting, connecting, ending.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,10 +94,17 @@ pub(crate) fn run(args: &TransportArgs) -> Result<ExitCode> {
     }
     let summary = summary(&cases, &samples);
     folder.write("summary.json", &summary)?;
+    plot::draw(&folder)?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&summary)?),
         Output::Human => print(&cases, &samples),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `bench plot` of a folder of `bench transport`: the plot anew.
+pub(crate) fn plot(folder: &Path) -> Result<ExitCode> {
+    plot::draw(&Folder::at(folder))?;
     Ok(ExitCode::SUCCESS)
 }
 

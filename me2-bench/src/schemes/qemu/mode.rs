@@ -135,6 +135,7 @@ mod tests {
             cpus: 1,
             cmdline: String::new(),
             module: None,
+            filled_bytes: 0,
             hot_bytes,
             filled_percent_min: 0,
         };
