@@ -240,6 +240,8 @@ impl Attempt {
             let mut chooser = self.chooser.lock().expect("no panics under this lock");
             chooser.share_cores_with_destination();
         }
+        self.observer.enter(&mut self.log, Phase::Explore);
+        self.observe_working_set(&link).await;
         self.explore(watched_since).await?;
         let mut bulk = Bulk::open(
             &link.connection,
@@ -248,12 +250,9 @@ impl Attempt {
             &self.pacer,
         )
         .await?;
-        let observing = self.observe_working_set(&link);
         if self.strategy.copies_before() {
             self.precopy(&mut link, &mut bulk).await?;
         }
-        self.note_working_set(observing, self.strategy == Strategy::Hybrid)
-            .await;
         if self.strategy.copies_after() {
             link.open_ahead().await?;
         }
@@ -308,7 +307,6 @@ impl Attempt {
 
     /// Explore: finds the pages that hold anything at all, and those that are being written.
     async fn explore(&mut self, watched_since: Instant) -> Result<(), Failure> {
-        self.observer.enter(&mut self.log, Phase::Explore);
         let begun = Instant::now();
         let layout = self.machine.vm.memory().layout().clone();
         if self.strategy == Strategy::Hybrid {
@@ -323,6 +321,7 @@ impl Attempt {
         let time_ms = self.report.explore.time_ms + begun.elapsed().as_secs_f64() * 1e3;
         self.report.explore = Explore {
             time_ms,
+            working_set: self.report.explore.working_set.take(),
             ..self.compare_with_probes(&populated)
         };
         self.pending = match self.uses(Part::Holes) {

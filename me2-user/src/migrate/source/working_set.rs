@@ -10,12 +10,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use me2_engine::switch::Strategy;
 use me2_wire::PageIndex;
-use tokio::task::JoinHandle;
 
 use super::{Attempt, link::Link};
 use crate::{
@@ -29,18 +28,17 @@ const ROUND_TRIP_MIN: Duration = Duration::from_millis(5);
 /// So many misses pay for a window.
 const WINDOW_ROUND_TRIPS: u32 = 10;
 const WINDOW_MAX: Duration = Duration::from_secs(2);
+/// Of the time that an operator gives pre-copy, it takes a quarter at most.
+const LIMIT_DIVISOR: u32 = 4;
 /// Share of the guest's time that it may take.
 const SLOWDOWN_MAX: f64 = 0.08;
 
-/// A window that is open, on a thread of its own. Given up when dropped.
-pub(super) struct Observing {
-    task: JoinHandle<Option<WorkingSet>>,
-    is_cancelled: Arc<AtomicBool>,
-}
+/// Ends a window when dropped.
+struct Ending(Arc<AtomicBool>);
 
-impl Drop for Observing {
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.is_cancelled.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -48,54 +46,45 @@ impl Attempt {
     /// How long a window pays: not at all where nothing will be missing, or on a short link.
     fn window_time(&self, link: &Link) -> Option<Duration> {
         let round_trip = link.connection.rtt();
-        let pages_will_miss = match self.strategy {
-            Strategy::Postcopy => true,
-            Strategy::Hybrid => self.request.precopy_limit_ms.is_some(),
-            Strategy::Precopy | Strategy::StopAndCopy => false,
-        };
-        let pays = pages_will_miss && round_trip >= ROUND_TRIP_MIN && self.uses(Part::WorkingSet);
-        pays.then(|| (round_trip * WINDOW_ROUND_TRIPS).min(WINDOW_MAX))
-    }
-
-    /// Opens a window if it pays: at once, or so that it ends when pre-copy does.
-    pub(super) fn observe_working_set(&self, link: &Link) -> Option<Observing> {
-        let time_max = self.window_time(link)?;
         let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
-        let delay = match self.strategy {
-            Strategy::Hybrid => limit?.saturating_sub(time_max),
-            _ => Duration::ZERO,
+        let time_max = match self.strategy {
+            Strategy::Postcopy => WINDOW_MAX,
+            Strategy::Hybrid => limit? / LIMIT_DIVISOR,
+            Strategy::Precopy | Strategy::StopAndCopy => return None,
         };
-        let (machine, opens) = (self.machine.clone(), Instant::now() + delay);
-        let is_cancelled = Arc::new(AtomicBool::new(false));
-        let cancelled = is_cancelled.clone();
-        let task = tokio::spawn(async move {
-            tokio::time::sleep_until(opens.into()).await;
-            let observed = tokio::task::spawn_blocking(move || {
-                let budget = WindowBudget {
-                    slowdown_max: SLOWDOWN_MAX,
-                    time_max,
-                };
-                let is_over = || cancelled.load(Ordering::Relaxed);
-                observe_working_set(&machine.vm, &machine.probing, budget, is_over)
-            });
-            let observed = observed.await.expect("panics end the process");
-            observed.unwrap_or_else(|error| {
-                tracing::warn!("the working set is not known: {error}");
-                None
-            })
-        });
-        Some(Observing { task, is_cancelled })
+        let pays = round_trip >= ROUND_TRIP_MIN && self.uses(Part::WorkingSet);
+        pays.then(|| {
+            (round_trip * WINDOW_ROUND_TRIPS)
+                .min(WINDOW_MAX)
+                .min(time_max)
+        })
     }
 
-    /// Waits for the end of a window; `at_once`: ends it.
-    pub(super) async fn note_working_set(&mut self, observing: Option<Observing>, at_once: bool) {
-        let Some(mut observing) = observing else {
+    /// Looks which pages the guest uses, where that pays. Before the first pass: KVM may map a page
+    /// writable when it is read, and log it as written.
+    pub(super) async fn observe_working_set(&mut self, link: &Link) {
+        let Some(time_max) = self.window_time(link) else {
             return;
         };
-        observing.is_cancelled.store(at_once, Ordering::Relaxed);
-        let Ok(Some(seen)) = (&mut observing.task).await else {
-            return;
-        };
+        let machine = self.machine.clone();
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let _ending = Ending(is_cancelled.clone());
+        let observed = tokio::task::spawn_blocking(move || {
+            let budget = WindowBudget {
+                slowdown_max: SLOWDOWN_MAX,
+                time_max,
+            };
+            let is_over = || is_cancelled.load(Ordering::Relaxed);
+            observe_working_set(&machine.vm, &machine.probing, budget, is_over)
+        });
+        match observed.await.expect("panics end the process") {
+            Ok(Some(seen)) => self.note_working_set(&seen),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("the working set is not known: {error}"),
+        }
+    }
+
+    fn note_working_set(&mut self, seen: &WorkingSet) {
         self.report.explore.working_set = Some(report::WorkingSet {
             pages: seen.first_uses.len() as u64,
             faults: seen.faults,
