@@ -152,10 +152,9 @@ impl Attempt {
         migration: [u8; 16],
         ownership: Arc<Mutex<ownership::Source>>,
         observer: Observer,
-        started: Instant,
+        pacer: Pacer,
     ) -> Self {
         let page_count = machine.vm.memory().layout().page_count();
-        let pacer = Arc::new(Pacer::new(request.max_bandwidth_bytes_per_second));
         let report = Report {
             mode: request.mode,
             ..Report::default()
@@ -176,10 +175,10 @@ impl Attempt {
             )),
             counters: Arc::default(),
             chooser: Arc::new(Mutex::new(Chooser::new(bulk_streams()))),
-            pacer,
+            pacer: Arc::new(pacer),
+            started: observer.started(),
             observer,
             log: PhaseLog::begin(),
-            started,
             report,
             pending: Bitmap::new(page_count),
             rate: 0.0,
@@ -231,13 +230,7 @@ impl Attempt {
             chooser.share_cores_with_destination();
         }
         self.explore(watched_since).await?;
-        let mut bulk = Bulk::open(
-            &link.connection,
-            link.preface,
-            &self.encoding(),
-            &self.pacer,
-        )
-        .await?;
+        let mut bulk = Bulk::open(&link.connection, link.preface, &self.encoding()).await?;
         if self.strategy.copies_before() {
             self.precopy(&mut link, &mut bulk).await?;
         }

@@ -24,6 +24,7 @@ use crate::{
         observer::Observer,
         source::{Attempt, Ended},
     },
+    transport::pace::Pacer,
 };
 
 /// How often the guest's own account is published.
@@ -216,6 +217,8 @@ impl Life {
         let (id, mode, started) = (self.last_id, request.mode, Instant::now());
         let observer = self.observe(id, mode, started);
         let (cancel, cancelled) = watch::channel(false);
+        let cap = request.max_bandwidth_bytes_per_second;
+        let pacer = Pacer::shared(cap, self.node.runtime_dir.as_deref());
         let attempt = Attempt::new(
             self.machine.clone(),
             self.node.credentials.clone(),
@@ -223,7 +226,7 @@ impl Life {
             migration_identity(id),
             self.ownership.clone(),
             observer.clone(),
-            started,
+            pacer,
         );
         let task = tokio::spawn(attempt.migrate(cancelled));
         self.migration = Some(Moving {

@@ -1,32 +1,84 @@
 //! me2's congestion control, where quinn expects one of its own.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use me2_engine::congestion::Congestion;
+use me2_engine::congestion::{Congestion, PathEstimate};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
+
+use super::pace::Pacer;
 
 /// What may be under way before anything was acknowledged: rather more than a
 /// web page's first flight, as there is always much to send. 100 Mbit/s over
 /// 50 ms are filled two round trips sooner than from the usual ten packets.
 const INITIAL_WINDOW_BYTES: u64 = 64 << 10;
 
+/// How much later than after a round trip acknowledgements may come: they are kept back for 5 ms,
+/// packets for a slice of the cap, and threads are late.
+const CAPPED_LATE: Duration = Duration::from_millis(25);
+
+/// A window that lets nothing go. QUIC divides by it.
+const WINDOW_BYTES_NONE: u64 = 1;
+
 /// Makes a controller for each path.
-pub struct PathControl;
+pub struct PathControl {
+    pacer: Arc<Pacer>,
+}
+
+impl PathControl {
+    /// Controllers that know when it is the cap, and not the link, that packets wait for.
+    pub fn new(pacer: Arc<Pacer>) -> Self {
+        Self { pacer }
+    }
+}
+
+/// What a connection knows of its path, as of now.
+pub fn estimate(connection: &quinn::Connection) -> PathEstimate {
+    congestion(connection).estimate()
+}
+
+/// The congestion window of a connection, in bytes, whether or not the cap lets it be used.
+pub fn window(connection: &quinn::Connection) -> u64 {
+    congestion(connection).window()
+}
+
+fn congestion(connection: &quinn::Connection) -> Congestion {
+    let controller = connection.congestion_state().into_any();
+    let controller = controller.downcast::<PathController>();
+    controller.expect("every connection has it").congestion
+}
 
 impl ControllerFactory for PathControl {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let packet = u64::from(current_mtu);
-        Box::new(PathController(Congestion::new(
-            INITIAL_WINDOW_BYTES,
-            packet,
-            now,
-        )))
+        Box::new(PathController {
+            congestion: Congestion::new(INITIAL_WINDOW_BYTES, packet, now),
+            pacer: self.pacer.clone(),
+        })
     }
 }
 
 #[derive(Clone)]
-struct PathController(Congestion);
+struct PathController {
+    congestion: Congestion,
+    pacer: Arc<Pacer>,
+}
+
+impl PathController {
+    /// What the cap lets through until acknowledgements come. With few packets they come late, which
+    /// looks like a queue; but there is none where the cap is the limit.
+    fn capped_window(&self) -> u64 {
+        let until_acknowledged = self.congestion.estimate().round_trip + CAPPED_LATE;
+        match self.pacer.bytes_in(until_acknowledged) {
+            Some(bytes) if self.pacer.is_limit() => bytes,
+            _ => 0,
+        }
+    }
+}
 
 impl Controller for PathController {
     fn on_ack(
@@ -37,7 +89,7 @@ impl Controller for PathController {
         _app_limited: bool,
         _rtt: &RttEstimator,
     ) {
-        self.0.acked(sent, bytes);
+        self.congestion.acked(sent, bytes);
     }
 
     fn on_end_acks(
@@ -47,7 +99,9 @@ impl Controller for PathController {
         app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        self.0.batch_ended(now, in_flight, app_limited);
+        // What the cap holds back could have been sent: it says nothing about the link.
+        let app_limited = app_limited || self.pacer.is_limit();
+        self.congestion.batch_ended(now, in_flight, app_limited);
     }
 
     fn on_congestion_event(
@@ -58,23 +112,26 @@ impl Controller for PathController {
         lost_bytes: u64,
     ) {
         match lost_bytes {
-            0 => self.0.marked(),
-            _ => self.0.lost(lost_bytes, is_persistent_congestion),
+            0 => self.congestion.marked(),
+            _ => self.congestion.lost(lost_bytes, is_persistent_congestion),
         }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.set_packet(u64::from(new_mtu));
+        self.congestion.set_packet(u64::from(new_mtu));
     }
 
     fn window(&self) -> u64 {
-        self.0.window()
+        if self.pacer.is_used_up() {
+            return WINDOW_BYTES_NONE;
+        }
+        self.congestion.window().max(self.capped_window())
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.window();
-        metrics.pacing_rate = Some((self.0.estimate().rate * 8.0) as u64);
+        metrics.congestion_window = self.congestion.window();
+        metrics.pacing_rate = Some((self.congestion.estimate().rate * 8.0) as u64);
         metrics
     }
 
@@ -83,7 +140,7 @@ impl Controller for PathController {
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.congestion.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -17,8 +17,9 @@ use tracing::{debug, info, warn};
 pub use failure::ConnectFailure;
 use foreign::{ForeignDatagrams, ForeignWatch};
 use parameters::UDP_PAYLOAD_BYTES_MAX;
-pub use parameters::transport_config;
+pub use parameters::{RECEIVE_WINDOW, transport_config};
 
+use super::pace::Pacer;
 use super::tls::{SERVER_NAME, client_config, peer_fingerprint, server_config};
 use crate::identity::{Fingerprint, Identity, TrustStore};
 
@@ -142,7 +143,19 @@ pub async fn connect(
     identity: &Identity,
     trust: &TrustStore,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
-    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust).await
+    let pacer = Arc::new(Pacer::unlimited());
+    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, &pacer).await
+}
+
+/// The same, and what is sent counts against a cap. Packets wait for it while
+/// [`Pacer::hold`] holds the connection.
+pub async fn connect_paced(
+    target: SocketAddr,
+    identity: &Identity,
+    trust: &TrustStore,
+    pacer: &Arc<Pacer>,
+) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
+    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, pacer).await
 }
 
 /// Resolves `HOST:PORT` or `ADDRESS:PORT` to the first address that the system offers.
@@ -162,15 +175,16 @@ async fn connect_within(
     target: SocketAddr,
     identity: &Identity,
     trust: &TrustStore,
+    pacer: &Arc<Pacer>,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
-    let config = client_config(identity, trust).map_err(ConnectFailure::Identity)?;
+    let config = client_config(identity, trust, pacer).map_err(ConnectFailure::Identity)?;
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let endpoint = UdpSocket::bind(any)
         .and_then(wrap_socket)
-        .and_then(|socket| endpoint(socket, None))
+        .and_then(|socket| endpoint(pacer.count(socket), None))
         .map_err(|source| ConnectFailure::Bind {
             address: any,
             source,

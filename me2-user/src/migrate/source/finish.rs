@@ -133,15 +133,8 @@ impl Attempt {
             .into()),
             _ => {
                 self.lock_pages().reset_unsent(&missing);
-                link.bulk = Some(
-                    Bulk::open(
-                        &link.connection,
-                        link.preface,
-                        &self.encoding(),
-                        &self.pacer,
-                    )
-                    .await?,
-                );
+                link.bulk =
+                    Some(Bulk::open(&link.connection, link.preface, &self.encoding()).await?);
                 Ok((link, None))
             }
         }

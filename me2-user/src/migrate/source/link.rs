@@ -40,7 +40,7 @@ impl Attempt {
         let trust = only.as_ref().unwrap_or(&self.credentials.trust);
         let failed = |failure: ConnectFailure| Failure::Local(failure.into());
         let target = endpoint::resolve(&self.request.to).await.map_err(failed)?;
-        let (endpoint, peer) = endpoint::connect(target, identity, trust)
+        let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
             .await
             .map_err(failed)?;
         let connection = peer.connection;
@@ -64,7 +64,7 @@ impl Attempt {
             .open_bi()
             .await
             .map_err(|error| explain(error.into()))?;
-        let window = SendWindow::new(connection.clone());
+        let window = SendWindow::new(connection.clone(), self.pacer.clone());
         let control = FrameSender::begin(send, &preface).await.map_err(explain)?;
         let mut control = control.urgent(window.clone(), PRIORITY_CONTROL);
         let hello = Hello {
