@@ -212,8 +212,10 @@ impl Cap {
                 true => 0,
                 false => grant.without_waiting.saturating_add(1),
             };
+            if slice.begins_ns > now_ns {
+                self.held.notify_one();
+            }
             grant.next = Some(slice);
-            self.held.notify_one();
         }
         let slice = grant.next.take_if(|slice| slice.begins_ns <= now_ns);
         if let Some(slice) = slice {
@@ -258,6 +260,8 @@ struct Woken<'a>(&'a Cap);
 impl<'a> Woken<'a> {
     fn begin(cap: &'a Cap) -> Self {
         cap.lock().connections += 1;
+        // A slice may be waited for already, on behalf of a connection that broke.
+        cap.held.notify_one();
         Self(cap)
     }
 }

@@ -145,3 +145,14 @@ async fn urgent_answers_wait_behind_each_other() {
     let waits = tokio::time::timeout(Duration::from_millis(1), pacer.admit_urgent(1)).await;
     assert!(waits.is_err(), "a second of the cap is booked");
 }
+
+#[tokio::test]
+async fn a_connection_in_the_place_of_one_that_broke_is_woken() {
+    let pacer = capped(None);
+    send(&pacer, BEGIN);
+    let cap = cap(&pacer);
+    cap.held.notified().await;
+    let _woken = Woken::begin(cap);
+    let told = tokio::time::timeout(Duration::ZERO, cap.held.notified()).await;
+    assert!(told.is_ok(), "a slice is waited for");
+}
