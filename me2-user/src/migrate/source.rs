@@ -46,6 +46,7 @@ use crate::{
     report::{Explore, Ram, Status},
     transport::{
         frames::{LinkError, message_frame},
+        limits::SocketGrant,
         pace::Pacer,
     },
 };
@@ -128,6 +129,8 @@ pub struct Attempt {
     stop: Option<Stopped>,
     /// The latest connection, for its statistics.
     connection: Option<quinn::Connection>,
+    /// What its socket was granted.
+    socket: Option<SocketGrant>,
     /// Traffic of connections before it.
     past_wire_bytes: u64,
 }
@@ -184,6 +187,7 @@ impl Attempt {
             rate: 0.0,
             stop: None,
             connection: None,
+            socket: None,
             past_wire_bytes: 0,
         }
     }
@@ -254,6 +258,7 @@ impl Attempt {
         self.epoch = prepare.epoch();
         let mut link = self.connect(message::Purpose::Migrate).await?;
         self.connection = Some(link.connection.clone());
+        self.socket = Some(link.socket);
         link.control
             .message(&ToDestination::Machine {
                 document: self.machine.vm.document().to_json(),

@@ -25,7 +25,7 @@ use crate::{
     migrate::observer::{AbortOnDrop, Observer},
     process::published,
     report::{self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, Verify},
-    transport::frames::LinkError,
+    transport::{congestion, frames::LinkError, limits},
 };
 
 /// How long the destination may take to close the connection after the acknowledgement.
@@ -87,6 +87,7 @@ impl Attempt {
     async fn reconnect(&mut self) -> Result<(Link, Option<String>), Failure> {
         let mut link = self.connect(Purpose::Recover).await?;
         self.connection = Some(link.connection.clone());
+        self.socket = Some(link.socket);
         let mut missing = Bitmap::new(self.pending.len());
         let mut add = |pages: &RangeList| {
             pages
@@ -472,6 +473,10 @@ impl Attempt {
             self.report.link.rtt_ms = ms(statistics.path.rtt);
             self.report.link.lost_packets = statistics.path.lost_packets;
             self.report.link.congestion_events = statistics.path.congestion_events;
+            self.report.link.mtu_bytes = statistics.path.current_mtu.into();
+            self.report.link.rate_bytes_per_second = congestion::estimate(connection).rate as u64;
+            let socket = self.socket.as_ref().expect("known with the connection");
+            self.report.link.limits = limits::of_connection(connection, socket);
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     transport::{
         endpoint::{self, ConnectFailure},
         frames::{FrameReceiver, FrameSender, LinkError},
+        limits::SocketGrant,
         window::SendWindow,
     },
 };
@@ -22,6 +23,7 @@ pub struct Link {
     /// Carries the connection: waited for at the end, so that the last packets leave.
     pub endpoint: quinn::Endpoint,
     pub connection: quinn::Connection,
+    pub socket: SocketGrant,
     pub control: FrameSender,
     pub window: SendWindow,
     pub replies: FrameReceiver,
@@ -43,7 +45,7 @@ impl Attempt {
         let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
             .await
             .map_err(failed)?;
-        let connection = peer.connection;
+        let (connection, socket) = (peer.connection, peer.socket);
         // The peer judges this side's identity only now: a refusal shows in the first answer.
         let explain = |error: LinkError| match error {
             LinkError::Connection(error)
@@ -94,6 +96,7 @@ impl Attempt {
         Ok(Link {
             endpoint,
             connection,
+            socket,
             control,
             window,
             replies,

@@ -13,7 +13,7 @@ use crate::transport::{congestion::PathControl, pace::Pacer};
 /// Not more, though loopback and jumbo frames would take it: with 8952 a burst
 /// that overflows a socket's buffer looks to QUIC like a black hole for large
 /// packets, which throws it back to 1200: over loopback 1452 was faster each time.
-pub(super) const UDP_PAYLOAD_BYTES_MAX: u16 = 1452;
+pub const UDP_PAYLOAD_BYTES_MAX: u16 = 1452;
 
 /// How soon larger packets are tried again after such a black hole. On a lossy
 /// link most of these are false: quinn's minute would be spent at 1200.
@@ -28,7 +28,7 @@ const IDLE_TIMEOUT_MS: u32 = 15_000;
 
 /// What one stream may have under way: 1 Gbit/s × 250 ms, so that a single
 /// bulk stream can fill the longest link that is meant.
-const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
+pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
 
 /// All streams together, in bytes: twice one stream's, so that a bulk stream whose
 /// reader is slow never takes the credit that faults and control need. Also
