@@ -270,7 +270,8 @@ pub struct Link {
     pub lost_packets: u64,
     /// How often the congestion controller stepped back.
     pub congestion_events: u64,
-    /// What the path delivers, as the congestion controller had measured it last.
+    /// What the path delivers, as the congestion controller had measured it last; 0 if it could not,
+    /// since a bandwidth cap was the limit all along.
     pub rate_bytes_per_second: u64,
     /// The largest UDP payload that the path was found to take; 0 if there was no connection.
     pub mtu_bytes: u64,

@@ -38,18 +38,17 @@ impl PathControl {
 
 /// What a connection knows of its path, as of now.
 pub fn estimate(connection: &quinn::Connection) -> PathEstimate {
-    congestion(connection).estimate()
+    controller(connection).congestion.estimate()
 }
 
 /// The congestion window of a connection, in bytes, whether or not the cap lets it be used.
 pub fn window(connection: &quinn::Connection) -> u64 {
-    congestion(connection).window()
+    controller(connection).usual_window()
 }
 
-fn congestion(connection: &quinn::Connection) -> Congestion {
+fn controller(connection: &quinn::Connection) -> Box<PathController> {
     let controller = connection.congestion_state().into_any();
-    let controller = controller.downcast::<PathController>();
-    controller.expect("every connection has it").congestion
+    controller.downcast().expect("every connection has it")
 }
 
 impl ControllerFactory for PathControl {
@@ -58,6 +57,7 @@ impl ControllerFactory for PathControl {
         Box::new(PathController {
             congestion: Congestion::new(INITIAL_WINDOW_BYTES, packet, now),
             pacer: self.pacer.clone(),
+            round_trip: Duration::ZERO,
         })
     }
 }
@@ -66,14 +66,22 @@ impl ControllerFactory for PathControl {
 struct PathController {
     congestion: Congestion,
     pacer: Arc<Pacer>,
+    /// The least that was seen.
+    round_trip: Duration,
 }
 
 impl PathController {
-    /// What the cap lets through until acknowledgements come. With few packets they come late, which
-    /// looks like a queue; but there is none where the cap is the limit.
+    /// The window while the cap is not used up.
+    fn usual_window(&self) -> u64 {
+        self.congestion.window().max(self.capped_window())
+    }
+
+    /// What the cap lets through until acknowledgements come, while it is the cap that limits. The
+    /// model of the path knows less then: it would see packets in slices, and acknowledgements that
+    /// come late because they are few, and take it for a queue. So it learns nothing meanwhile, and
+    /// is as it was when the link becomes the limit.
     fn capped_window(&self) -> u64 {
-        let until_acknowledged = self.congestion.estimate().round_trip + CAPPED_LATE;
-        match self.pacer.bytes_in(until_acknowledged) {
+        match self.pacer.bytes_in(self.round_trip + CAPPED_LATE) {
             Some(bytes) if self.pacer.is_limit() => bytes,
             _ => 0,
         }
@@ -87,9 +95,12 @@ impl Controller for PathController {
         sent: Instant,
         bytes: u64,
         _app_limited: bool,
-        _rtt: &RttEstimator,
+        round_trip: &RttEstimator,
     ) {
-        self.congestion.acked(sent, bytes);
+        self.round_trip = round_trip.min();
+        if !self.pacer.is_limit() {
+            self.congestion.acked(sent, bytes);
+        }
     }
 
     fn on_end_acks(
@@ -99,9 +110,9 @@ impl Controller for PathController {
         app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        // What the cap holds back could have been sent: it says nothing about the link.
-        let app_limited = app_limited || self.pacer.is_limit();
-        self.congestion.batch_ended(now, in_flight, app_limited);
+        if !self.pacer.is_limit() {
+            self.congestion.batch_ended(now, in_flight, app_limited);
+        }
     }
 
     fn on_congestion_event(
@@ -125,12 +136,12 @@ impl Controller for PathController {
         if self.pacer.is_used_up() {
             return WINDOW_BYTES_NONE;
         }
-        self.congestion.window().max(self.capped_window())
+        self.usual_window()
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.congestion.window();
+        metrics.congestion_window = self.usual_window();
         metrics.pacing_rate = Some((self.congestion.estimate().rate * 8.0) as u64);
         metrics
     }

@@ -116,8 +116,8 @@ impl Pacer {
     /// connection was made with this pacer.
     pub fn hold(self: &Arc<Self>, connection: Connection) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        if self.cap.is_some() {
-            tasks.spawn(self.clone().wake(connection));
+        if let Some(woken) = Woken::begin(self.clone()) {
+            tasks.spawn(woken.whenever_it_may_go_on(connection));
         }
         tasks
     }
@@ -175,19 +175,6 @@ impl Pacer {
         };
         Self {
             cap: bytes_per_second.map(cap),
-        }
-    }
-
-    async fn wake(self: Arc<Self>, connection: Connection) {
-        let Some(cap) = &self.cap else { return };
-        let _woken = Woken::begin(cap);
-        loop {
-            cap.held.notified().await;
-            while let Some(wait) = cap.wait(monotonic_ns()) {
-                tokio::time::sleep(wait).await;
-            }
-            // Changes nothing, but has QUIC look again at what it can send.
-            connection.set_receive_window(RECEIVE_WINDOW);
         }
     }
 
@@ -254,21 +241,36 @@ impl Cap {
     }
 }
 
-/// A connection that is woken, and so may wait.
-struct Woken<'a>(&'a Cap);
+/// A connection that is woken, and so may wait: from now on, not only when its task first runs.
+struct Woken(Arc<Pacer>);
 
-impl<'a> Woken<'a> {
-    fn begin(cap: &'a Cap) -> Self {
+impl Woken {
+    fn begin(pacer: Arc<Pacer>) -> Option<Self> {
+        let cap = pacer.cap.as_ref()?;
         cap.lock().connections += 1;
         // A slice may be waited for already, on behalf of a connection that broke.
         cap.held.notify_one();
-        Self(cap)
+        Some(Self(pacer))
+    }
+
+    async fn whenever_it_may_go_on(self, connection: Connection) {
+        let Some(cap) = &self.0.cap else { return };
+        loop {
+            cap.held.notified().await;
+            while let Some(wait) = cap.wait(monotonic_ns()) {
+                tokio::time::sleep(wait).await;
+            }
+            // Changes nothing, but has QUIC look again at what it can send.
+            connection.set_receive_window(RECEIVE_WINDOW);
+        }
     }
 }
 
-impl Drop for Woken<'_> {
+impl Drop for Woken {
     fn drop(&mut self) {
-        self.0.lock().connections -= 1;
+        if let Some(cap) = &self.0.cap {
+            cap.lock().connections -= 1;
+        }
     }
 }
 

@@ -148,11 +148,24 @@ async fn urgent_answers_wait_behind_each_other() {
 
 #[tokio::test]
 async fn a_connection_in_the_place_of_one_that_broke_is_woken() {
-    let pacer = capped(None);
+    let pacer = Arc::new(capped(None));
     send(&pacer, BEGIN);
     let cap = cap(&pacer);
     cap.held.notified().await;
-    let _woken = Woken::begin(cap);
+    let _woken = Woken::begin(pacer.clone());
     let told = tokio::time::timeout(Duration::ZERO, cap.held.notified()).await;
     assert!(told.is_ok(), "a slice is waited for");
+}
+
+#[test]
+fn packets_wait_from_the_time_on_that_they_are_to() {
+    let pacer = Arc::new(Pacer::new(Some(RATE)));
+    pacer.sent(RATE);
+    assert_eq!(cap(&pacer).wait(BEGIN), None, "a handshake does not wait");
+    let woken = Woken::begin(pacer.clone());
+    send(&pacer, BEGIN);
+    let wait = cap(&pacer).wait(BEGIN + MS).expect("it is paid for");
+    assert!(wait > Duration::from_millis(900), "{wait:?}");
+    drop(woken);
+    assert_eq!(cap(&pacer).wait(BEGIN), None, "nobody would wake it");
 }
