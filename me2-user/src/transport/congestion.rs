@@ -21,6 +21,9 @@ const INITIAL_WINDOW_BYTES: u64 = 64 << 10;
 /// packets for a slice of the cap, and threads are late.
 const CAPPED_LATE: Duration = Duration::from_millis(25);
 
+/// From this part on, a window is full.
+const FULL_PART: f64 = 0.9;
+
 /// A window that lets nothing go. QUIC divides by it.
 const WINDOW_BYTES_NONE: u64 = 1;
 
@@ -58,6 +61,7 @@ impl ControllerFactory for PathControl {
             congestion: Congestion::new(INITIAL_WINDOW_BYTES, packet, now),
             pacer: self.pacer.clone(),
             round_trip: Duration::ZERO,
+            acked: 0,
         })
     }
 }
@@ -68,6 +72,8 @@ struct PathController {
     pacer: Arc<Pacer>,
     /// The least that was seen.
     round_trip: Duration,
+    /// In the present batch, in bytes.
+    acked: u64,
 }
 
 impl PathController {
@@ -98,6 +104,7 @@ impl Controller for PathController {
         round_trip: &RttEstimator,
     ) {
         self.round_trip = round_trip.min();
+        self.acked += bytes;
         if !self.pacer.is_limit() {
             self.congestion.acked(sent, bytes);
         }
@@ -110,6 +117,9 @@ impl Controller for PathController {
         app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
+        let in_flight_before = in_flight + std::mem::take(&mut self.acked);
+        let is_full = in_flight_before as f64 >= FULL_PART * self.usual_window() as f64;
+        self.pacer.note_link(is_full);
         if !self.pacer.is_limit() {
             self.congestion.batch_ended(now, in_flight, app_limited);
         }

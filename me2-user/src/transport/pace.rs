@@ -36,7 +36,8 @@ use clock::Clock;
 /// What is booked at once: long beside the millisecond of a timer, short for whoever comes next.
 const SLICE: Duration = Duration::from_millis(4);
 
-/// The cap is the limit, not the link, as long as one in so many slices has to be waited for.
+/// The cap is the limit until the link is: so many slices have not to be waited for, though all was
+/// under way that may be. Where encoders fall behind, or threads are late, the link is not the limit.
 const SLICES_WITHOUT_WAITING: u32 = 25;
 
 /// Bytes on the link for a byte of an urgent frame: packets' headers, QUIC's and those below. If it
@@ -67,7 +68,9 @@ struct Grant {
     next: Option<Slice>,
     /// Connections that can be woken when a slice begins; no other waits.
     connections: usize,
-    /// Slices since one had to be waited for.
+    /// Whether all was under way that may be, when acknowledgements came last.
+    is_link_full: bool,
+    /// Slices that filled the link, since one had to be waited for.
     without_waiting: u32,
 }
 
@@ -154,6 +157,13 @@ impl Pacer {
         self.cap.as_ref().is_some_and(limits)
     }
 
+    /// Whether the link takes no more now: all is under way that may be.
+    pub fn note_link(&self, is_full: bool) {
+        if let Some(cap) = &self.cap {
+            cap.lock().is_link_full = is_full;
+        }
+    }
+
     /// What the cap lets through in this time, in bytes.
     pub fn bytes_in(&self, time: Duration) -> Option<u64> {
         let bytes = |cap: &Cap| (cap.bytes_per_second * time.as_secs_f64()) as u64;
@@ -169,6 +179,7 @@ impl Pacer {
                 any: 0,
                 next: None,
                 connections: 0,
+                is_link_full: false,
                 without_waiting: SLICES_WITHOUT_WAITING,
             }),
             held: Notify::new(),
@@ -195,12 +206,11 @@ impl Cap {
         }
         if grant.next.is_none() {
             let slice = self.book_slice(grant.any, now_ns);
-            grant.without_waiting = match slice.begins_ns > now_ns {
-                true => 0,
-                false => grant.without_waiting.saturating_add(1),
-            };
             if slice.begins_ns > now_ns {
+                grant.without_waiting = 0;
                 self.held.notify_one();
+            } else if grant.is_link_full {
+                grant.without_waiting = grant.without_waiting.saturating_add(1);
             }
             grant.next = Some(slice);
         }

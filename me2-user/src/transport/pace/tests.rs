@@ -56,14 +56,24 @@ fn the_rate_is_kept() {
 }
 
 #[test]
-fn it_is_no_limit_where_the_link_is() {
+fn it_is_the_limit_until_the_link_is() {
     let pacer = capped(None);
-    for packet in 0..1000 {
-        let now = BEGIN + packet * 2 * PACKET * SECOND / RATE;
-        assert_eq!(cap(&pacer).wait(now), None);
-        pacer.sent(PACKET);
-    }
-    assert!(!pacer.is_limit());
+    assert!(!pacer.is_limit(), "not before anything was sent");
+    send(&pacer, BEGIN);
+    assert!(pacer.is_limit());
+    let mut now = BEGIN + SECOND;
+    let mut half_of_it = |packets: u64| {
+        for _ in 0..packets {
+            now += 2 * PACKET * SECOND / RATE;
+            assert_eq!(cap(&pacer).wait(now), None);
+            pacer.sent(PACKET);
+        }
+    };
+    half_of_it(1000);
+    assert!(pacer.is_limit(), "there was no more to send");
+    pacer.note_link(true);
+    half_of_it(1000);
+    assert!(!pacer.is_limit(), "the link takes no more");
 }
 
 #[test]
