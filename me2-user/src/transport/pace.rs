@@ -44,6 +44,10 @@ const SLICES_WITHOUT_WAITING: u32 = 25;
 /// is less, the rest is bulk's; if it is more, the rest waits like bulk.
 const URGENT_OVERHEAD: f64 = 1.05;
 
+/// What was granted and could not leave, since the link stood still, is kept up to this much of the
+/// cap, or else all of it would leave at once later. Beyond that it is paid for again.
+const URGENT_KEPT: Duration = Duration::from_millis(20);
+
 /// Lets so many bytes a second through. Without a cap it never waits.
 #[derive(Debug)]
 pub struct Pacer {
@@ -239,7 +243,10 @@ impl Cap {
     }
 
     fn grant_urgent(&self, bytes: usize) {
-        self.lock().urgent += (bytes as f64 * URGENT_OVERHEAD) as u64;
+        let granted = (bytes as f64 * URGENT_OVERHEAD) as u64;
+        let kept = (self.bytes_per_second * URGENT_KEPT.as_secs_f64()) as u64;
+        let mut grant = self.lock();
+        grant.urgent = (grant.urgent + granted).min(kept.max(granted));
     }
 
     fn time_ns(&self, bytes: f64) -> u64 {

@@ -179,3 +179,15 @@ fn packets_wait_from_the_time_on_that_they_are_to() {
     drop(woken);
     assert_eq!(cap(&pacer).wait(BEGIN), None, "nobody would wake it");
 }
+
+#[test]
+fn what_is_urgent_on_a_link_that_stands_still_does_not_pile_up() {
+    let pacer = capped(None);
+    let cap = cap(&pacer);
+    for step in 0..1000 {
+        cap.book_urgent(500, BEGIN + step * MS);
+        cap.grant_urgent(500);
+    }
+    let sent = send(&pacer, BEGIN + SECOND);
+    assert!(sent <= AT_ONCE + RATE / 50 + PACKET, "{sent}");
+}

@@ -1,5 +1,5 @@
-//! The cap, by what leaves. That no more leaves holds however busy the machine is; that it is
-//! reached does not, and is asked for with room to spare.
+//! The cap, by what leaves. That no more leaves holds however busy the machine is. That it is
+//! reached does not: threads that run late look like a slow link. So that is asked for once.
 
 use std::time::Instant;
 
@@ -12,8 +12,9 @@ const RUN_IN: Duration = Duration::from_millis(300);
 const MEASURED: Duration = Duration::from_secs(2);
 /// What the cap is kept to, from above.
 const EXACT: f64 = 1.02;
-/// What a machine that does other things must still reach of it.
-const REACHED: f64 = 0.5;
+/// What must be reached of it, in one of so many attempts.
+const REACHED: f64 = 0.9;
+const ATTEMPTS_MAX: usize = 5;
 /// A frame of answers, and how often one is sent.
 const ANSWER_BYTES: usize = 16 << 10;
 const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
@@ -103,35 +104,49 @@ async fn shares(busy: &[Busy], cap: u64) -> Vec<f64> {
         .collect()
 }
 
-fn assert_exact(shares: &[f64]) {
-    let sum: f64 = shares.iter().sum();
-    println!("shares of the cap {shares:.4?}, together {sum:.4}");
-    assert!((REACHED..=EXACT).contains(&sum), "{sum}");
+async fn assert_exact(cap: u64, begin: impl AsyncFn() -> Vec<Busy>) {
+    for _ in 0..ATTEMPTS_MAX {
+        let shares = shares(&begin().await, cap).await;
+        let sum: f64 = shares.iter().sum();
+        println!("shares of the cap {shares:.4?}, together {sum:.4}");
+        assert!(sum <= EXACT, "{sum}");
+        if sum >= REACHED {
+            return;
+        }
+    }
+    panic!("the cap was never reached");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bulk_keeps_to_the_cap() {
     for cap in [250_000, 1_250_000, 12_500_000] {
-        let busy = Busy::begin(&Host::new(), Pacer::new(Some(cap)), false).await;
-        assert_exact(&shares(&[busy], cap).await);
+        let pacer = || Pacer::new(Some(cap));
+        assert_exact(cap, async || {
+            vec![Busy::begin(&Host::new(), pacer(), false).await]
+        })
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bulk_and_what_is_urgent_keep_to_the_cap() {
     let cap = 5_000_000;
-    let busy = Busy::begin(&Host::new(), Pacer::new(Some(cap)), true).await;
-    assert_exact(&shares(&[busy], cap).await);
+    let pacer = || Pacer::new(Some(cap));
+    assert_exact(cap, async || {
+        vec![Busy::begin(&Host::new(), pacer(), true).await]
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_migrations_keep_to_one_cap() {
     let folder = tempfile::tempdir().unwrap();
-    let (host, cap) = (Host::new(), 12_500_000);
-    let mut busy = Vec::new();
-    for has_urgent in [false, true] {
-        let pacer = Pacer::shared(Some(cap), Some(folder.path()));
-        busy.push(Busy::begin(&host, pacer, has_urgent).await);
-    }
-    assert_exact(&shares(&busy, cap).await);
+    let cap = 12_500_000;
+    let pacer = || Pacer::shared(Some(cap), Some(folder.path()));
+    assert_exact(cap, async || {
+        let host = Host::new();
+        let bulk = Busy::begin(&host, pacer(), false).await;
+        vec![bulk, Busy::begin(&host, pacer(), true).await]
+    })
+    .await;
 }
