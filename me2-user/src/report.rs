@@ -359,6 +359,14 @@ pub struct Link {
     pub lost_packets: u64,
     /// How often the congestion controller stepped back.
     pub congestion_events: u64,
+    /// What the path delivers, as the congestion controller had measured it last; 0 if it could not,
+    /// since a bandwidth cap was the limit all along.
+    pub rate_bytes_per_second: u64,
+    /// The largest UDP payload that the path was found to take; 0 if there was no connection.
+    pub mtu_bytes: u64,
+    /// What of this host, of the path or of me2's own bounds limited the transport: sentences, with
+    /// the mend where there is one.
+    pub limits: Vec<String>,
 }
 
 /// The comparison of both copies of the memory.

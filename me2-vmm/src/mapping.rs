@@ -122,8 +122,8 @@ impl Drop for AnonymousMapping {
     }
 }
 
-/// A shared view of memory that the kernel writes too (the map of a BPF program). Every access is
-/// atomic, so it may be read and written while probes run.
+/// A shared view of memory that others write too: the kernel (the map of a BPF program), or other
+/// processes (a file). Every access is atomic, so it may be read and written meanwhile.
 #[derive(Debug)]
 pub struct SharedMapping {
     start: NonNull<u8>,
@@ -136,7 +136,8 @@ unsafe impl Send for SharedMapping {}
 unsafe impl Sync for SharedMapping {}
 
 impl SharedMapping {
-    /// Maps the first `len` bytes of `fd` (rounded up to whole pages), readable and writable.
+    /// Maps the first `len` bytes of `fd` (rounded up to whole pages), readable and writable. A file
+    /// must have them, and keep them: an access beyond its end kills the process.
     pub fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let len = len.next_multiple_of(4096);
         let start = map(len, libc::MAP_SHARED, fd.as_raw_fd())?;
@@ -172,6 +173,14 @@ impl SharedMapping {
     /// mapping.
     pub fn store_u64(&self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::Relaxed);
+    }
+
+    /// Puts `new` in the place of `current` into the word at `offset`, a multiple of 8. If another
+    /// value is there, that one is returned, and it stays. Panics beyond the mapping.
+    pub fn compare_exchange_u64(&self, offset: usize, current: u64, new: u64) -> Result<(), u64> {
+        self.word(offset)
+            .compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed)
+            .map(drop)
     }
 
     /// Copies `out.len()` bytes from `offset` on; panics beyond the mapping.
@@ -269,5 +278,17 @@ mod tests {
         let mut byte = [0];
         file.read_exact_at(&mut byte, 4100).unwrap();
         assert_eq!((byte[0], view.load(4100)), (9, 9));
+    }
+
+    #[test]
+    fn a_word_is_exchanged_if_nobody_was_faster() {
+        use std::os::fd::AsFd;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let one = SharedMapping::new(file.as_fd(), 4096).unwrap();
+        let other = SharedMapping::new(file.as_fd(), 4096).unwrap();
+        assert_eq!(one.compare_exchange_u64(8, 0, 5), Ok(()));
+        assert_eq!(other.compare_exchange_u64(8, 0, 7), Err(5));
+        assert_eq!(other.load_u64(8), 5);
     }
 }

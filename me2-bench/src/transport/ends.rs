@@ -16,6 +16,7 @@ use me2_user::{
     identity::{Identity, TrustStore},
     transport::{
         endpoint::{self, Listener},
+        pace::Pacer,
         window::SendWindow,
     },
 };
@@ -214,7 +215,7 @@ async fn source(args: &EndArgs) -> Result<()> {
     let (identity, trust) = credentials(&args.config_dir)?;
     let (_endpoint, peer) = endpoint::connect(args.address, &identity, &trust).await?;
     let connection = peer.connection;
-    let window = SendWindow::new(connection.clone());
+    let window = SendWindow::new(connection.clone(), Arc::new(Pacer::unlimited()));
     tokio::spawn(window.clone().follow());
     for _ in 0..BULK_STREAMS {
         let stream = connection.open_uni().await?;

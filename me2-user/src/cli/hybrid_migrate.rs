@@ -36,7 +36,8 @@ pub struct HybridMigrateArgs {
     /// How the memory travels
     #[arg(long, value_name = "MODE", default_value_t, value_enum)]
     pub mode: Mode,
-    /// Most to send, in bits per second or with K, M, G (powers of 1000)
+    /// Most to send, in bits per second or with K, M, G (powers of 1000); all
+    /// counts, IP headers too. Migrations of this host that have a cap share it
     /// [default: what the link takes]
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     pub max_bandwidth: Option<u64>,

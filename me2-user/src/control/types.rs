@@ -20,7 +20,8 @@ pub struct MigrateRequest {
     /// How the memory travels.
     #[serde(default)]
     pub mode: Mode,
-    /// The most that the migration may send, in every phase; none: as much as the link takes.
+    /// The most that the migration may send, in every phase and with all headers, together with others
+    /// of this host that have a cap; none: as much as the link takes.
     #[serde(default)]
     pub max_bandwidth_bytes_per_second: Option<u64>,
     /// The longest that pre-copy may take before the VM is stopped; a pass at hand is cut short.

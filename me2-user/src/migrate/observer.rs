@@ -57,6 +57,11 @@ impl Observer {
         }
     }
 
+    /// When the migration was asked for.
+    pub fn started(&self) -> Instant {
+        self.lock().started
+    }
+
     /// A phase begins.
     pub fn enter(&self, log: &mut PhaseLog, phase: phase::Phase) {
         let mut inner = self.lock();

@@ -46,7 +46,7 @@ use crate::{
     identity::{Identity, TrustStore},
     process::{host_memory, published},
     report::{Explore, Ram, Status},
-    transport::{frames::LinkError, pace::Pacer},
+    transport::{frames::LinkError, limits::SocketGrant, pace::Pacer},
 };
 use asked::Asked;
 use bulk::Bulk;
@@ -139,6 +139,8 @@ pub struct Attempt {
     stop: Option<Stopped>,
     /// The latest connection, for its statistics.
     connection: Option<quinn::Connection>,
+    /// What its socket was granted.
+    socket: Option<SocketGrant>,
     /// Traffic of connections before it.
     past_wire_bytes: u64,
 }
@@ -156,11 +158,10 @@ impl Attempt {
         migration: [u8; 16],
         ownership: Arc<Mutex<ownership::Source>>,
         observer: Observer,
-        started: Instant,
+        pacer: Pacer,
         wish: watch::Receiver<Wish>,
     ) -> Self {
         let page_count = machine.vm.memory().layout().page_count();
-        let pacer = Arc::new(Pacer::new(request.max_bandwidth_bytes_per_second));
         let report = Report {
             mode: request.mode,
             ..Report::default()
@@ -182,18 +183,19 @@ impl Attempt {
             counters: Arc::default(),
             chooser: Arc::new(Mutex::new(Chooser::new(bulk_streams()))),
             asked: Arc::default(),
-            pacer,
+            pacer: Arc::new(pacer),
+            started: observer.started(),
             observer,
             log: PhaseLog::begin(),
-            started,
             report,
             pending: Bitmap::new(page_count),
             writes: Writes::new(page_count),
             working_set: Vec::new(),
             wish,
-            precopy_begun: started,
+            precopy_begun: Instant::now(),
             stop: None,
             connection: None,
+            socket: None,
             past_wire_bytes: 0,
         }
     }
@@ -243,13 +245,7 @@ impl Attempt {
         self.observer.enter(&mut self.log, Phase::Explore);
         self.observe_working_set(&link).await;
         self.explore(watched_since).await?;
-        let mut bulk = Bulk::open(
-            &link.connection,
-            link.preface,
-            &self.encoding(),
-            &self.pacer,
-        )
-        .await?;
+        let mut bulk = Bulk::open(&link.connection, link.preface, &self.encoding()).await?;
         if self.strategy.copies_before() {
             self.precopy(&mut link, &mut bulk).await?;
         }
@@ -275,6 +271,7 @@ impl Attempt {
         self.epoch = prepare.epoch();
         let mut link = self.connect(message::Purpose::Migrate).await?;
         self.connection = Some(link.connection.clone());
+        self.socket = Some(link.socket);
         link.control
             .message(&ToDestination::Machine {
                 document: self.machine.vm.document().to_json(),

@@ -24,6 +24,7 @@ use crate::{
         observer::Observer,
         source::{Attempt, Ended, Wish},
     },
+    transport::pace::Pacer,
 };
 
 /// How often the guest's own account is published.
@@ -217,6 +218,8 @@ impl Life {
         let (id, mode, started) = (self.last_id, request.mode, Instant::now());
         let observer = self.observe(id, mode, started);
         let (wish, wished) = watch::channel(Wish::GoOn);
+        let cap = request.max_bandwidth_bytes_per_second;
+        let pacer = Pacer::shared(cap, self.node.runtime_dir.as_deref());
         let attempt = Attempt::new(
             self.machine.clone(),
             self.node.credentials.clone(),
@@ -224,7 +227,7 @@ impl Life {
             migration_identity(id),
             self.ownership.clone(),
             observer.clone(),
-            started,
+            pacer,
             wished,
         );
         let task = tokio::spawn(attempt.migrate());

@@ -60,6 +60,8 @@ pub struct Node {
     api: Mutex<Option<ApiServer>>,
     /// Where the API of a VM with this name is to be.
     api_path: ApiPath,
+    /// Where processes of this host share the bandwidth cap.
+    runtime_dir: Option<PathBuf>,
     memory_max: u64,
     /// Of the VM that is here, or on its way.
     console: Mutex<Option<GuestMonitor>>,
@@ -100,6 +102,8 @@ pub struct NodeOptions {
     pub memory_max: u64,
     /// Where the API of a VM is to be.
     pub api_path: ApiPath,
+    /// The runtime folder, if it is known.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 impl Node {
@@ -144,6 +148,7 @@ impl Node {
             control,
             api: Mutex::default(),
             api_path: options.api_path,
+            runtime_dir: options.runtime_dir,
             memory_max: options.memory_max,
             console: Mutex::default(),
         };

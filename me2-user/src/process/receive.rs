@@ -49,6 +49,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
                     path.expect("a VM that comes has a name"),
                 ))
             }),
+            runtime_dir: args.runtime.resolve().ok(),
         })?;
         let listener = Listener::bind(
             args.listen,

@@ -33,6 +33,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             probes: !args.no_probes,
             memory_max: RAM_SIZE_MAX,
             api_path: Box::new(move |name| Ok((name.to_owned(), api_path.clone()))),
+            runtime_dir: args.runtime.resolve().ok(),
         })?;
         let builtin = args.kernel.is_none();
         let monitor = node.open_console(builtin)?;

@@ -217,6 +217,9 @@ fn circumstances(report: &Report, table: &mut Table) {
             ),
         ],
     );
+    for limit in &link.limits {
+        table.text("limited by", limit);
+    }
     let verify = &report.verify;
     if verify.pages > 0 || report.status == Status::Completed {
         table.row(

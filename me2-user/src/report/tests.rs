@@ -97,6 +97,9 @@ fn filled() -> Report {
             rtt_ms: 0.31,
             lost_packets: 0,
             congestion_events: 0,
+            rate_bytes_per_second: 12_500_000,
+            mtu_bytes: 1452,
+            limits: Vec::new(),
         },
         verify: Verify {
             pages: 262_144,
@@ -153,6 +156,7 @@ fn has_every_field_of_the_schema_and_no_other() {
         postcopy.touched_first_second.present guest.rate_before guest.rate_during
         ebpf.attached ebpf.probe ebpf.reason ebpf.events ebpf.lost ebpf.touched_pages
         ebpf.written_pages link.rtt_ms link.lost_packets link.congestion_events
+        link.rate_bytes_per_second link.mtu_bytes link.limits
         verify.pages verify.mismatched_pages verify.full"
         .split_whitespace()
         .map(str::to_owned)
@@ -235,6 +239,12 @@ fn the_table_fits_80_columns_whatever_the_numbers() {
     report.postcopy.vcpu_blocktime_ms = 7.2e6;
     report.verify.pages = u64::MAX;
     report.first_progress_ms = None;
+    report.link.limits = vec![
+        "little memory for packets ".repeat(5),
+        "no offload".to_owned(),
+    ];
+    let text = report.render_human();
+    assert!(text.contains("\nlimited by  no offload\n"), "{text}");
     for line in report.render_human().lines() {
         assert!(line.chars().count() <= 80, "{line}");
         assert!(line.chars().count() > 12, "an empty line: {line:?}");

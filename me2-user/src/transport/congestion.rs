@@ -1,32 +1,98 @@
 //! me2's congestion control, where quinn expects one of its own.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use me2_engine::congestion::Congestion;
+use me2_engine::congestion::{Congestion, PathEstimate};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
+
+use super::pace::Pacer;
 
 /// What may be under way before anything was acknowledged: rather more than a
 /// web page's first flight, as there is always much to send. 100 Mbit/s over
 /// 50 ms are filled two round trips sooner than from the usual ten packets.
 const INITIAL_WINDOW_BYTES: u64 = 64 << 10;
 
+/// How much later than after a round trip acknowledgements may come: they are kept back for 5 ms,
+/// packets for a slice of the cap, and threads are late.
+const CAPPED_LATE: Duration = Duration::from_millis(25);
+
+/// From this part on, a window is full.
+const FULL_PART: f64 = 0.9;
+
+/// A window that lets nothing go. QUIC divides by it.
+const WINDOW_BYTES_NONE: u64 = 1;
+
 /// Makes a controller for each path.
-pub struct PathControl;
+pub struct PathControl {
+    pacer: Arc<Pacer>,
+}
+
+impl PathControl {
+    /// Controllers that know when it is the cap, and not the link, that packets wait for.
+    pub fn new(pacer: Arc<Pacer>) -> Self {
+        Self { pacer }
+    }
+}
+
+/// What a connection knows of its path, as of now.
+pub fn estimate(connection: &quinn::Connection) -> PathEstimate {
+    controller(connection).congestion.estimate()
+}
+
+/// The congestion window of a connection, in bytes, whether or not the cap lets it be used.
+pub fn window(connection: &quinn::Connection) -> u64 {
+    controller(connection).usual_window()
+}
+
+fn controller(connection: &quinn::Connection) -> Box<PathController> {
+    let controller = connection.congestion_state().into_any();
+    controller.downcast().expect("every connection has it")
+}
 
 impl ControllerFactory for PathControl {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let packet = u64::from(current_mtu);
-        Box::new(PathController(Congestion::new(
-            INITIAL_WINDOW_BYTES,
-            packet,
-            now,
-        )))
+        Box::new(PathController {
+            congestion: Congestion::new(INITIAL_WINDOW_BYTES, packet, now),
+            pacer: self.pacer.clone(),
+            round_trip: Duration::ZERO,
+            acked: 0,
+        })
     }
 }
 
 #[derive(Clone)]
-struct PathController(Congestion);
+struct PathController {
+    congestion: Congestion,
+    pacer: Arc<Pacer>,
+    /// The least that was seen.
+    round_trip: Duration,
+    /// In the present batch, in bytes.
+    acked: u64,
+}
+
+impl PathController {
+    /// The window while the cap is not used up.
+    fn usual_window(&self) -> u64 {
+        self.congestion.window().max(self.capped_window())
+    }
+
+    /// What the cap lets through until acknowledgements come, while it is the cap that limits. The
+    /// model of the path knows less then: it would see packets in slices, and acknowledgements that
+    /// come late because they are few, and take it for a queue. So it learns nothing meanwhile, and
+    /// is as it was when the link becomes the limit.
+    fn capped_window(&self) -> u64 {
+        match self.pacer.bytes_in(self.round_trip + CAPPED_LATE) {
+            Some(bytes) if self.pacer.is_limit() => bytes,
+            _ => 0,
+        }
+    }
+}
 
 impl Controller for PathController {
     fn on_ack(
@@ -35,9 +101,13 @@ impl Controller for PathController {
         sent: Instant,
         bytes: u64,
         _app_limited: bool,
-        _rtt: &RttEstimator,
+        round_trip: &RttEstimator,
     ) {
-        self.0.acked(sent, bytes);
+        self.round_trip = round_trip.min();
+        self.acked += bytes;
+        if !self.pacer.is_limit() {
+            self.congestion.acked(sent, bytes);
+        }
     }
 
     fn on_end_acks(
@@ -47,7 +117,12 @@ impl Controller for PathController {
         app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        self.0.batch_ended(now, in_flight, app_limited);
+        let in_flight_before = in_flight + std::mem::take(&mut self.acked);
+        let is_full = in_flight_before as f64 >= FULL_PART * self.usual_window() as f64;
+        self.pacer.note_link(is_full);
+        if !self.pacer.is_limit() {
+            self.congestion.batch_ended(now, in_flight, app_limited);
+        }
     }
 
     fn on_congestion_event(
@@ -58,23 +133,26 @@ impl Controller for PathController {
         lost_bytes: u64,
     ) {
         match lost_bytes {
-            0 => self.0.marked(),
-            _ => self.0.lost(lost_bytes, is_persistent_congestion),
+            0 => self.congestion.marked(),
+            _ => self.congestion.lost(lost_bytes, is_persistent_congestion),
         }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.set_packet(u64::from(new_mtu));
+        self.congestion.set_packet(u64::from(new_mtu));
     }
 
     fn window(&self) -> u64 {
-        self.0.window()
+        if self.pacer.is_used_up() {
+            return WINDOW_BYTES_NONE;
+        }
+        self.usual_window()
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.window();
-        metrics.pacing_rate = Some((self.0.estimate().rate * 8.0) as u64);
+        metrics.congestion_window = self.usual_window();
+        metrics.pacing_rate = Some((self.congestion.estimate().rate * 8.0) as u64);
         metrics
     }
 
@@ -83,7 +161,7 @@ impl Controller for PathController {
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.congestion.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -16,9 +16,12 @@ use tracing::{debug, info, warn};
 
 pub use failure::ConnectFailure;
 use foreign::{ForeignDatagrams, ForeignWatch};
-use parameters::UDP_PAYLOAD_BYTES_MAX;
-pub use parameters::transport_config;
+pub use parameters::{
+    RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX, transport_config,
+};
 
+use super::limits::SocketGrant;
+use super::pace::Pacer;
 use super::tls::{SERVER_NAME, client_config, peer_fingerprint, server_config};
 use crate::identity::{Fingerprint, Identity, TrustStore};
 
@@ -28,12 +31,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once; more are refused. Peers need one.
 const HANDSHAKES_MAX: usize = 64;
 
-/// What is asked of the kernel for each UDP socket and direction, in bytes; it
-/// grants at most `net.core.{r,w}mem_max`. Packets that arrive while the
-/// reading thread is not scheduled for some 10 ms wait here: 4 MiB holds 10 ms
-/// of 3 Gbit/s.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-
 /// An authenticated peer.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -41,6 +38,8 @@ pub struct Peer {
     pub connection: quinn::Connection,
     /// Who it is.
     pub fingerprint: Fingerprint,
+    /// What this side's socket was granted.
+    pub socket: SocketGrant,
 }
 
 /// An endpoint that waits for trusted peers.
@@ -50,6 +49,7 @@ pub struct Listener {
     own: Fingerprint,
     handshakes: JoinSet<Result<quinn::Connection, ConnectFailure>>,
     foreign: Arc<ForeignWatch>,
+    socket: SocketGrant,
 }
 
 impl Listener {
@@ -61,17 +61,23 @@ impl Listener {
     ) -> Result<Self, ConnectFailure> {
         let config = server_config(identity, trust).map_err(ConnectFailure::Identity)?;
         let foreign = Arc::new(ForeignWatch::default());
-        let endpoint = UdpSocket::bind(address)
+        let (endpoint, socket) = UdpSocket::bind(address)
             .and_then(wrap_socket)
-            .map(|socket| ForeignDatagrams::new(socket, Arc::clone(&foreign)))
-            .and_then(|socket| endpoint(Arc::new(socket), Some(config)))
+            .and_then(|(socket, granted)| {
+                let socket = ForeignDatagrams::new(socket, Arc::clone(&foreign));
+                Ok((endpoint(Arc::new(socket), Some(config))?, granted))
+            })
             .map_err(|source| ConnectFailure::Bind { address, source })?;
+        for limit in socket.limits() {
+            info!("this host slows transfers down: {limit}");
+        }
         let own = identity.fingerprint();
         Ok(Self {
             endpoint,
             own,
             handshakes: JoinSet::new(),
             foreign,
+            socket,
         })
     }
 
@@ -92,7 +98,7 @@ impl Listener {
                     Ok(Ok(connection)) => {
                         let fingerprint = peer_fingerprint(&connection);
                         info!(from = %connection.remote_address(), peer = %fingerprint, "peer accepted");
-                        return Some(Peer { connection, fingerprint });
+                        return Some(Peer { connection, fingerprint, socket: self.socket });
                     }
                     Ok(Err(failure)) => {
                         self.foreign.expect_packets(self.endpoint.open_connections() > 0);
@@ -142,7 +148,19 @@ pub async fn connect(
     identity: &Identity,
     trust: &TrustStore,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
-    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust).await
+    let pacer = Arc::new(Pacer::unlimited());
+    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, &pacer).await
+}
+
+/// The same, and what is sent counts against a cap. Packets wait for it while
+/// [`Pacer::hold`] holds the connection.
+pub async fn connect_paced(
+    target: SocketAddr,
+    identity: &Identity,
+    trust: &TrustStore,
+    pacer: &Arc<Pacer>,
+) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
+    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, pacer).await
 }
 
 /// Resolves `HOST:PORT` or `ADDRESS:PORT` to the first address that the system offers.
@@ -162,15 +180,16 @@ async fn connect_within(
     target: SocketAddr,
     identity: &Identity,
     trust: &TrustStore,
+    pacer: &Arc<Pacer>,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
-    let config = client_config(identity, trust).map_err(ConnectFailure::Identity)?;
+    let config = client_config(identity, trust, pacer).map_err(ConnectFailure::Identity)?;
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let endpoint = UdpSocket::bind(any)
+    let (endpoint, socket) = UdpSocket::bind(any)
         .and_then(wrap_socket)
-        .and_then(|socket| endpoint(socket, None))
+        .and_then(|(socket, granted)| Ok((endpoint(pacer.count(socket), None)?, granted)))
         .map_err(|source| ConnectFailure::Bind {
             address: any,
             source,
@@ -188,6 +207,7 @@ async fn connect_within(
         Peer {
             connection,
             fingerprint,
+            socket,
         },
     ))
 }
@@ -216,12 +236,10 @@ fn endpoint(
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
 }
 
-fn wrap_socket(socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    let reference = UdpSockRef::from(&socket);
-    let state = UdpSocketState::new(reference)?;
-    state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES)?;
-    state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES)?;
-    TokioRuntime.wrap_udp_socket(socket)
+fn wrap_socket(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, SocketGrant)> {
+    let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+    let granted = SocketGrant::ask(&socket, &state)?;
+    Ok((TokioRuntime.wrap_udp_socket(socket)?, granted))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod congestion;
 pub mod endpoint;
 pub mod frames;
+pub mod limits;
 pub mod pace;
 pub mod tls;
 pub mod window;

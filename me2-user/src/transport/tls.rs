@@ -23,7 +23,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::endpoint::transport_config;
+use super::{endpoint::transport_config, pace::Pacer};
 use crate::identity::{Fingerprint, Identity, TrustStore};
 
 /// What both ends must name in the handshake (ALPN): the protocol and its major version.
@@ -55,7 +55,7 @@ pub fn server_config(
 
     let quic = QuicServerConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(quic));
-    config.transport_config(transport_config());
+    config.transport_config(transport_config(&Arc::new(Pacer::unlimited())));
     config.max_incoming(INCOMING_MAX);
     config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
     Ok(config)
@@ -68,6 +68,7 @@ pub fn server_config(
 pub fn client_config(
     identity: &Identity,
     trust: &TrustStore,
+    pacer: &Arc<Pacer>,
 ) -> Result<quinn::ClientConfig, rustls::Error> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -79,7 +80,7 @@ pub fn client_config(
 
     let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
-    config.transport_config(transport_config());
+    config.transport_config(transport_config(pacer));
     Ok(config)
 }
 

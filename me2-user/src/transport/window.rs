@@ -6,19 +6,27 @@ use std::{
 };
 
 use quinn::{Connection, SendStream, WriteError};
+use tokio::task::JoinSet;
+
+use super::{congestion, pace::Pacer};
 
 /// How often the window follows the congestion window.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Congestion windows that may be sent or wait to be sent. One is on its way; the other is what the
 /// next acknowledgements let go. More would only age in the queue.
-const WINDOWS: u64 = 2;
+const WINDOWS: u32 = 2;
 /// Where packets are lost: what came after a lost one is kept, though it was acknowledged, until that
 /// one has got through, a round trip later or two.
-const WINDOWS_WITH_LOSS: u64 = 4;
+const WINDOWS_WITH_LOSS: u32 = 4;
 /// How long a lost packet makes a difference.
 const LOSS_COUNTS: Duration = Duration::from_secs(2);
+/// With a cap, what may wait besides what is under way, by the time that it takes: encoders always
+/// have the next packets ready, and no more than that.
+const CAPPED_QUEUE: Duration = Duration::from_millis(50);
 /// The least: while the congestion window is still small.
 const BYTES_MIN: u64 = 1 << 20;
+/// The least where the cap is low.
+const CAPPED_BYTES_MIN: u64 = 64 << 10;
 /// The most, in every phase: what one stream may have under way.
 const BYTES_MAX: u64 = 32 << 20;
 
@@ -27,7 +35,9 @@ const BYTES_MAX: u64 = 32 << 20;
 #[derive(Debug, Clone)]
 pub struct SendWindow {
     connection: Connection,
+    pacer: Arc<Pacer>,
     size: Arc<Mutex<Size>>,
+    _held: Arc<JoinSet<()>>,
 }
 
 #[derive(Debug)]
@@ -37,14 +47,17 @@ struct Size {
 }
 
 impl SendWindow {
-    /// The window of a connection, as large as it can be.
-    pub fn new(connection: Connection) -> Self {
+    /// The window of a connection, as large as it can be. While it lives, the connection keeps to the
+    /// cap, with which it was made.
+    pub fn new(connection: Connection, pacer: Arc<Pacer>) -> Self {
         let size = Size {
             all: BYTES_MAX,
             urgent: 0,
         };
         Self {
+            _held: Arc::new(pacer.hold(connection.clone())),
             connection,
+            pacer,
             size: Arc::new(Mutex::new(size)),
         }
     }
@@ -67,8 +80,17 @@ impl SendWindow {
             }
             let is_lossy = lost_at.is_some_and(|at| now - at < LOSS_COUNTS);
             let windows = if is_lossy { WINDOWS_WITH_LOSS } else { WINDOWS };
-            self.set(windows * path.cwnd);
+            let window = congestion::window(&self.connection);
+            match self.pacer.bytes_in(path.rtt * windows + CAPPED_QUEUE) {
+                Some(capped) => self.set_capped((u64::from(windows) * window).min(capped)),
+                None => self.set(u64::from(windows) * window),
+            }
         }
+    }
+
+    /// Sets it where a cap leaves less than a congestion window.
+    fn set_capped(&self, bytes: u64) {
+        self.change(|size| size.all = bytes.clamp(CAPPED_BYTES_MIN, BYTES_MAX));
     }
 
     /// Writes what must not wait for room behind bulk: the window is larger by as much for as long

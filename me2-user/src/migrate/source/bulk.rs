@@ -21,10 +21,7 @@ use super::{
     super::{BULK_STREAMS_MAX, CHUNK_PAGES, PRIORITY_BULK, REGION_PAGES, bulk_streams},
     encoding::{Encoder, Encoding, Purpose},
 };
-use crate::transport::{
-    frames::{FrameSender, LinkError},
-    pace::Pacer,
-};
+use crate::transport::frames::{FrameSender, LinkError};
 
 /// Encoded frames that wait for the stream: together with what QUIC buffers, the backlog that a
 /// pass may have.
@@ -55,7 +52,6 @@ impl Bulk {
         connection: &quinn::Connection,
         preface: Preface,
         encoding: &Encoding,
-        pacer: &Arc<Pacer>,
     ) -> Result<Self, LinkError> {
         let stop = Arc::new(AtomicBool::new(false));
         let (failed, failure) = mpsc::channel(BULK_STREAMS_MAX);
@@ -68,7 +64,7 @@ impl Bulk {
             let stream = FrameSender::begin(connection.open_uni().await?, &preface).await?;
             stream.set_priority(PRIORITY_BULK);
             let (frames, queue) = mpsc::channel(FRAMES_QUEUED);
-            tokio::spawn(write_frames(stream, queue, pacer.clone(), failed.clone()));
+            tokio::spawn(write_frames(stream, queue, failed.clone()));
             let (job_sender, job_receiver) = thread_mpsc::channel();
             let (encoding, stop) = (encoding.clone(), stop.clone());
             let thread = std::thread::Builder::new()
@@ -235,11 +231,9 @@ fn send(
 async fn write_frames(
     mut stream: FrameSender,
     mut queue: mpsc::Receiver<Vec<u8>>,
-    pacer: Arc<Pacer>,
     failed: mpsc::Sender<LinkError>,
 ) {
     while let Some(frame) = queue.recv().await {
-        pacer.admit(frame.len()).await;
         if let Err(error) = stream.bytes(&frame).await {
             // Full means that the other stream has told already.
             let _ = failed.try_send(error);

@@ -27,7 +27,7 @@ use crate::{
     report::{
         self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, TouchedFirstSecond, Verify,
     },
-    transport::frames::LinkError,
+    transport::{congestion, frames::LinkError, limits},
 };
 
 /// How long the destination may take to close the connection after the acknowledgement.
@@ -89,6 +89,7 @@ impl Attempt {
     async fn reconnect(&mut self) -> Result<(Link, Option<String>), Failure> {
         let mut link = self.connect(Purpose::Recover).await?;
         self.connection = Some(link.connection.clone());
+        self.socket = Some(link.socket);
         let mut missing = Bitmap::new(self.pending.len());
         let mut add = |pages: &RangeList| {
             pages
@@ -135,15 +136,8 @@ impl Attempt {
             .into()),
             _ => {
                 self.lock_pages().reset_unsent(&missing);
-                link.bulk = Some(
-                    Bulk::open(
-                        &link.connection,
-                        link.preface,
-                        &self.encoding(),
-                        &self.pacer,
-                    )
-                    .await?,
-                );
+                link.bulk =
+                    Some(Bulk::open(&link.connection, link.preface, &self.encoding()).await?);
                 Ok((link, None))
             }
         }
@@ -483,6 +477,10 @@ impl Attempt {
             self.report.link.rtt_ms = ms(statistics.path.rtt);
             self.report.link.lost_packets = statistics.path.lost_packets;
             self.report.link.congestion_events = statistics.path.congestion_events;
+            self.report.link.mtu_bytes = statistics.path.current_mtu.into();
+            self.report.link.rate_bytes_per_second = congestion::estimate(connection).rate as u64;
+            let socket = self.socket.as_ref().expect("known with the connection");
+            self.report.link.limits = limits::of_connection(connection, socket);
         }
     }
 }

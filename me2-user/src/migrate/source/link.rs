@@ -13,6 +13,7 @@ use crate::{
     transport::{
         endpoint::{self, ConnectFailure},
         frames::{FrameReceiver, FrameSender, LinkError},
+        limits::SocketGrant,
         window::SendWindow,
     },
 };
@@ -22,6 +23,7 @@ pub struct Link {
     /// Carries the connection: waited for at the end, so that the last packets leave.
     pub endpoint: quinn::Endpoint,
     pub connection: quinn::Connection,
+    pub socket: SocketGrant,
     pub control: FrameSender,
     pub window: SendWindow,
     pub replies: FrameReceiver,
@@ -42,10 +44,10 @@ impl Attempt {
         let trust = only.as_ref().unwrap_or(&self.credentials.trust);
         let failed = |failure: ConnectFailure| Failure::Local(failure.into());
         let target = endpoint::resolve(&self.request.to).await.map_err(failed)?;
-        let (endpoint, peer) = endpoint::connect(target, identity, trust)
+        let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
             .await
             .map_err(failed)?;
-        let connection = peer.connection;
+        let (connection, socket) = (peer.connection, peer.socket);
         // The peer judges this side's identity only now: a refusal shows in the first answer.
         let explain = |error: LinkError| match error {
             LinkError::Connection(error)
@@ -66,7 +68,7 @@ impl Attempt {
             .open_bi()
             .await
             .map_err(|error| explain(error.into()))?;
-        let window = SendWindow::new(connection.clone());
+        let window = SendWindow::new(connection.clone(), self.pacer.clone());
         let control = FrameSender::begin(send, &preface).await.map_err(explain)?;
         let mut control = control.urgent(window.clone(), PRIORITY_CONTROL);
         let hello = Hello {
@@ -96,6 +98,7 @@ impl Attempt {
         Ok(Link {
             endpoint,
             connection,
+            socket,
             control,
             window,
             replies,

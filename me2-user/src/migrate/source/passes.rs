@@ -20,7 +20,11 @@ use tokio::{sync::watch, task::block_in_place};
 use super::{
     super::CHUNK_PAGES, Attempt, Failure, Wish, bulk::Bulk, encoding::Encoder, link::Link,
 };
-use crate::{control::types::Part, report::Switch, transport::frames::LinkError};
+use crate::{
+    control::types::Part,
+    report::Switch,
+    transport::{congestion, frames::LinkError},
+};
 
 /// Downtime that plain pre-copy converges to, if the request names none.
 const DOWNTIME_LIMIT: Duration = Duration::from_millis(300);
@@ -136,13 +140,16 @@ impl Attempt {
         final_set_limit(link.connection.rtt(), asked)
     }
 
-    /// What the link takes, in bytes a second, within the cap.
+    /// What goes through, in bytes a second: what the link takes, or the cap. Where the cap was the
+    /// limit all along, the model of the path knows nothing, but what was sent says it.
     pub(super) fn link_rate(&self, link: &Link) -> f64 {
-        let metrics = link.connection.congestion_state().metrics();
-        let path = metrics.pacing_rate.map_or(0.0, |bits| bits as f64 / 8.0);
-        let cap = self.request.max_bandwidth_bytes_per_second;
-        path.min(cap.map_or(f64::INFINITY, |cap| cap as f64))
-            .max(1.0)
+        let seconds = self.precopy_begun.elapsed().as_secs_f64();
+        let sent = link.connection.stats().udp_tx.bytes as f64 / seconds.max(f64::MIN_POSITIVE);
+        let path = congestion::estimate(&link.connection).rate;
+        match self.request.max_bandwidth_bytes_per_second {
+            Some(cap) => path.max(sent).min(cap as f64).max(1.0),
+            None => path.max(1.0),
+        }
     }
 
     /// What a pending page takes that is sent again: a sample is encoded to see.

@@ -28,6 +28,8 @@ const ROUND_TRIP_MIN: Duration = Duration::from_millis(5);
 /// So many misses pay for a window.
 const WINDOW_ROUND_TRIPS: u32 = 10;
 const WINDOW_MAX: Duration = Duration::from_secs(2);
+/// How long the guest is looked at after the last mapping was dropped.
+const OBSERVE: Duration = Duration::from_millis(100);
 /// Of the time that an operator gives pre-copy, it takes a quarter at most.
 const LIMIT_DIVISOR: u32 = 4;
 /// Share of the guest's time that it may take.
@@ -72,6 +74,7 @@ impl Attempt {
         let observed = tokio::task::spawn_blocking(move || {
             let budget = WindowBudget {
                 slowdown_max: SLOWDOWN_MAX,
+                observe: OBSERVE,
                 time_max,
             };
             let is_over = || is_cancelled.load(Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::transport::congestion::PathControl;
+use crate::transport::{congestion::PathControl, pace::Pacer};
 
 /// The largest UDP payload sent or accepted, in bytes: Ethernet's 1500 less the
 /// IPv6 and UDP headers.
@@ -13,7 +13,7 @@ use crate::transport::congestion::PathControl;
 /// Not more, though loopback and jumbo frames would take it: with 8952 a burst
 /// that overflows a socket's buffer looks to QUIC like a black hole for large
 /// packets, which throws it back to 1200: over loopback 1452 was faster each time.
-pub(super) const UDP_PAYLOAD_BYTES_MAX: u16 = 1452;
+pub const UDP_PAYLOAD_BYTES_MAX: u16 = 1452;
 
 /// How soon larger packets are tried again after such a black hole. On a lossy
 /// link most of these are false: quinn's minute would be spent at 1200.
@@ -28,12 +28,12 @@ const IDLE_TIMEOUT_MS: u32 = 15_000;
 
 /// What one stream may have under way: 1 Gbit/s × 250 ms, so that a single
 /// bulk stream can fill the longest link that is meant.
-const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
+pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
 
-/// All streams together: twice one stream's, so that a bulk stream whose
+/// All streams together, in bytes: twice one stream's, so that a bulk stream whose
 /// reader is slow never takes the credit that faults and control need. Also
 /// what a trusted but hostile peer can make this process hold.
-const RECEIVE_WINDOW_BYTES: u32 = 64 << 20;
+pub const RECEIVE_WINDOW: VarInt = VarInt::from_u32(64 << 20);
 
 /// Sent and not yet acknowledged, all streams together, in bytes: as one
 /// stream may have under way. More would only queue up in front of a fault.
@@ -53,8 +53,8 @@ const PACKETS_PER_ACKNOWLEDGEMENT: u32 = 10;
 /// Nor is one kept back for longer than this.
 const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(5);
 
-/// The parameters of every connection, at both ends alike.
-pub fn transport_config() -> Arc<TransportConfig> {
+/// The parameters of every connection, at both ends alike but for the cap.
+pub fn transport_config(pacer: &Arc<Pacer>) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX)
         .black_hole_cooldown(MTU_RETRY);
@@ -69,12 +69,12 @@ pub fn transport_config() -> Arc<TransportConfig> {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(RECEIVE_WINDOW)
         .send_window(SEND_WINDOW_BYTES)
         .max_concurrent_bidi_streams(VarInt::from_u32(TWO_WAY_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS_MAX))
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(PathControl))
+        .congestion_controller_factory(Arc::new(PathControl::new(pacer.clone())))
         .ack_frequency_config(Some(acknowledgements))
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)

@@ -1,5 +1,7 @@
 //! Real QUIC over loopback between real identities.
 
+mod capped;
+
 use std::{
     path::Path,
     pin::pin,
@@ -276,9 +278,15 @@ async fn a_silent_port_is_no_answer() {
     let target = silent.local_addr().unwrap();
     let limit = Duration::from_millis(200);
     let trust = host.trust();
-    let failure = connect_within(limit, target, &host.identity, &trust)
-        .await
-        .unwrap_err();
+    let failure = connect_within(
+        limit,
+        target,
+        &host.identity,
+        &trust,
+        &Arc::new(Pacer::unlimited()),
+    )
+    .await
+    .unwrap_err();
     assert!(
         matches!(failure, ConnectFailure::NoAnswer { .. }),
         "{failure:?}"
@@ -354,7 +362,7 @@ async fn what_is_urgent_has_room_when_bulk_has_filled_the_window() {
     let target = listener.local_addr().unwrap();
     let _accepted = echo(listener);
     let (_endpoint, peer) = host.connect(target).await.unwrap();
-    let window = SendWindow::new(peer.connection.clone());
+    let window = SendWindow::new(peer.connection.clone(), Arc::new(Pacer::unlimited()));
     window.set(0);
     let mut bulk = peer.connection.open_uni().await.unwrap();
     let (mut send, mut receive) = peer.connection.open_bi().await.unwrap();
