@@ -8,12 +8,19 @@ use super::*;
 /// Pairs of a run with and a run without.
 const PAIRS: usize = 5;
 const RUN_TIME: Duration = Duration::from_secs(2);
-/// How often the dirty log is collected, as short passes of pre-copy do.
-const COLLECT_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the dirty log is collected: as passes of pre-copy do, and far more often.
+const COLLECT_INTERVALS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(50)];
 
 #[test]
 #[ignore = "a measurement"]
 fn probes_while_the_dirty_log_is_read() {
+    for interval in COLLECT_INTERVALS {
+        println!("collecting every {interval:?}");
+        measure_probes(interval);
+    }
+}
+
+fn measure_probes(interval: Duration) {
     for workload in ["kv", "graph", "rewrite order=uniform"] {
         let command_line = format!("fill=256M hot=64M rate=0 workload={workload}");
         let Some(mut machine) = Machine::start(1 << 30, &command_line) else {
@@ -31,7 +38,7 @@ fn probes_while_the_dirty_log_is_read() {
                 if with == 1 {
                     machine.probing = Probing::start(frames);
                 }
-                speeds[with] = machine.speed_while_collecting();
+                speeds[with] = machine.speed_while_collecting(interval);
                 events += machine.probing.report().events;
             }
             println!("{workload}: {speeds:.0?} operations a second of vCPU, {events} events");
@@ -123,12 +130,12 @@ impl Machine {
         (after.0 - before.0) / (after.1 - before.1)
     }
 
-    fn speed_while_collecting(&self) -> f64 {
+    fn speed_while_collecting(&self, interval: Duration) -> f64 {
         self.speed_during(|| {
             let end = Instant::now() + RUN_TIME;
             while Instant::now() < end {
                 self.vm.collect_dirty(Collect::AndProtect).unwrap();
-                thread::sleep(COLLECT_INTERVAL);
+                thread::sleep(interval);
             }
         })
     }
