@@ -7,12 +7,17 @@
 //! [`DestinationPages::arrive`] places it and then calls [`DestinationPages::placed`]. So a page
 //! becomes visible once, and never goes back.
 
-use std::ops::Range;
+use std::{cmp::Reverse, ops::Range};
 
 use me2_wire::{PageIndex, Version, range::RangeList};
 
 use crate::{bitmap::Bitmap, tree};
 
+/// Pages that are placed together: those that changed while they travelled are mostly near each other,
+/// and so is what the guest wants next.
+const REGION_PAGES: PageIndex = 512;
+/// A page that arrives in a later version has changed meanwhile.
+const FIRST_VERSION: Version = 1;
 /// Pages around a fault that are placed with it, where their content is at hand.
 const AROUND_FAULT: PageIndex = 16;
 
@@ -101,7 +106,12 @@ pub struct DestinationPages {
     outstanding: u64,
     /// Pages that the guest cannot see yet, whatever the reason.
     unplaced: u64,
-    cursor: PageIndex,
+    /// How often pages of each region arrived in a later version than the first.
+    changes: Vec<u32>,
+    /// Regions in the order in which they are placed, from when that begins.
+    order: Vec<PageIndex>,
+    /// In that order, and the next page of the region at hand.
+    cursor: (usize, PageIndex),
 }
 
 impl DestinationPages {
@@ -120,7 +130,9 @@ impl DestinationPages {
             handed_over: false,
             outstanding: 0,
             unplaced: u64::from(pages),
-            cursor: 0,
+            changes: vec![0; pages.div_ceil(REGION_PAGES) as usize],
+            order: Vec::new(),
+            cursor: (0, 0),
         }
     }
 
@@ -194,6 +206,7 @@ impl DestinationPages {
         let was_outstanding = page.expected != page.arrived;
         page.arrived = version;
         page.hash = hash;
+        self.changes[(index / REGION_PAGES) as usize] += u32::from(version > FIRST_VERSION);
         let is_outstanding = page.expected != version;
         self.outstanding =
             self.outstanding + u64::from(is_outstanding) - u64::from(was_outstanding);
@@ -281,22 +294,35 @@ impl DestinationPages {
     }
 
     /// The next pages whose content is at hand, to be placed behind the running guest: at most
-    /// `count`, all of one kind. `None` once all of them have been given out.
+    /// `count`, all of one kind, first where most has changed. `None` once all of them have been
+    /// given out.
     pub fn next_run(&mut self, count: PageIndex) -> Option<(Content, Range<PageIndex>)> {
-        while (self.cursor as usize) < self.pages.len() {
-            let index = self.cursor;
-            let state = self.final_state(index);
-            let content = match state {
-                State::Staged => Content::Staged,
-                State::Zero => Content::Zero,
-                _ => {
-                    self.cursor += 1;
-                    continue;
-                }
-            };
-            let run = self.claim_run(index, state, count);
-            self.cursor = run.end;
-            return Some((content, run));
+        if self.order.is_empty() {
+            self.order = (0..self.changes.len() as PageIndex).collect();
+            self.order
+                .sort_by_key(|region| Reverse(self.changes[*region as usize]));
+        }
+        while let Some(region) = self.order.get(self.cursor.0) {
+            let start = region * REGION_PAGES;
+            let end = start
+                .saturating_add(REGION_PAGES)
+                .min(self.pages.len() as PageIndex);
+            while start + self.cursor.1 < end {
+                let index = start + self.cursor.1;
+                let state = self.final_state(index);
+                let content = match state {
+                    State::Staged => Content::Staged,
+                    State::Zero => Content::Zero,
+                    _ => {
+                        self.cursor.1 += 1;
+                        continue;
+                    }
+                };
+                let run = self.claim_run(index, state, count.min(end - index));
+                self.cursor.1 = run.end - start;
+                return Some((content, run));
+            }
+            self.cursor = (self.cursor.0 + 1, 0);
         }
         None
     }
@@ -441,6 +467,38 @@ mod tests {
             pages.arrive(4096, 3, 0, false),
             Err(PageError::BeyondMemory(4096))
         );
+    }
+
+    #[test]
+    fn what_has_changed_most_is_placed_first() {
+        let mut pages = DestinationPages::new(3 * REGION_PAGES);
+        let all = list(&(0..3 * REGION_PAGES).collect::<Vec<_>>());
+        pages.announce(1, &all).unwrap();
+        for page in 0..3 * REGION_PAGES {
+            pages.arrive(page, 1, 1, false).unwrap();
+        }
+        pages.announce(2, &list(&[1030, 1031, 5])).unwrap();
+        for page in [1030, 1031, 5] {
+            pages.arrive(page, 2, 1, false).unwrap();
+        }
+        pages.hand_over(3, &RangeList::EMPTY).unwrap();
+        let mut placed = Vec::new();
+        while let Some((_, run)) = pages.next_run(400) {
+            placed.push(run.clone());
+            pages.placed(run);
+        }
+        assert_eq!(
+            placed,
+            [
+                1024..1424,
+                1424..1536,
+                0..400,
+                400..512,
+                512..912,
+                912..1024
+            ]
+        );
+        assert!(pages.is_complete());
     }
 
     #[test]

@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 pub use path::PathEstimate;
 use path::{Measurement, Path};
 
-/// The least window, in packets: enough for acknowledgements to keep coming.
-const WINDOW_PACKETS_MIN: u64 = 4;
+/// The least window, in packets: twice what an acknowledgement is kept back for.
+const WINDOW_PACKETS_MIN: u64 = 20;
 /// How much more than fills the link a probe sends at first, and what each further one multiplies.
 const PROBE_GAIN: f64 = 1.1;
 const PROBE_GROWTH: f64 = 1.25;
@@ -65,6 +65,11 @@ const REST_AFTER: Duration = Duration::from_secs(10);
 /// What is under way meanwhile, and for how long at least.
 const REST_GAIN: f64 = 0.5;
 const REST: Duration = Duration::from_millis(200);
+
+/// From this part on the window is used, whatever is said; or if there was more to send. Below, it is
+/// the sender that is the limit: a pacer that lets little go at once, a thread that runs late.
+const USED_WHOLLY: f64 = 0.9;
+const USED_MOSTLY: f64 = 0.6;
 
 /// What the window is used for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -165,7 +170,8 @@ impl Congestion {
             return;
         }
         let in_flight_before = in_flight + acked;
-        let is_limited_by_window = !app_limited || in_flight_before as f64 > 0.9 * self.window;
+        let used = in_flight_before as f64 / self.window;
+        let is_limited_by_window = used > USED_WHOLLY || !app_limited && used > USED_MOSTLY;
         self.path
             .batch_ended(now, in_flight_before, is_limited_by_window);
         if let State::Start { .. } = self.state

@@ -164,6 +164,8 @@ struct Simulation {
     flows: Vec<Flow>,
     queue: VecDeque<(Duration, Packet)>,
     credit: f64,
+    /// From one moment to another, in seconds, threads wake only so often.
+    late: Option<(f64, f64, Duration)>,
     outcome: Outcome,
 }
 
@@ -177,6 +179,7 @@ impl Simulation {
             flows: Vec::new(),
             queue: VecDeque::new(),
             credit: 0.0,
+            late: None,
             outcome: Outcome {
                 delivered: Vec::new(),
                 waits_ms: Vec::new(),
@@ -250,6 +253,14 @@ impl Simulation {
         begun.expect("from the beginning on").1
     }
 
+    fn wakes_every(&self) -> Duration {
+        let now = self.now.as_secs_f64();
+        match self.late {
+            Some((from, until, late)) if (from..until).contains(&now) => late,
+            _ => self.world.wakes_every,
+        }
+    }
+
     /// The link carries what a tick takes.
     fn transmit(&mut self) {
         let takes = self.rate() * TICK.as_secs_f64();
@@ -278,7 +289,7 @@ impl Simulation {
 
     /// A sender's thread runs: it takes acknowledgements, and sends.
     fn wake(&mut self, number: usize) {
-        let slept = self.world.wakes_every.as_secs_f64() * 2.0 * self.random();
+        let slept = self.wakes_every().as_secs_f64() * 2.0 * self.random();
         let (now, at) = (self.now, self.epoch + self.now);
         let flow = &mut self.flows[number];
         let elapsed = (now - flow.woke_at).as_secs_f64();
@@ -425,5 +436,39 @@ fn beside_tcp_neither_starves() {
         );
         assert!(shares[1] > 0.15, "TCP's {shares:?}");
         assert!(shares[0] > 0.15, "ours {shares:?}");
+    }
+}
+
+/// Threads that run late for some seconds, since others have the processor. Meanwhile the pacer is the
+/// limit: it lets go what two milliseconds take, however late it is asked. But what is seen then says
+/// nothing about the link.
+#[test]
+fn late_threads_do_not_starve_it() {
+    let loopback = World {
+        rates: vec![(0.0, 4000.0 * MBIT)],
+        round_trip: Duration::from_micros(200),
+        queue_bytes: 4 << 20,
+        loss: 0.0,
+        wakes_every: Duration::from_micros(100),
+    };
+    for (name, world, late_ms, share_min) in [
+        ("A", link_a(), 2, 0.6),
+        ("A", link_a(), 10, 0.01),
+        ("loopback", loopback.clone(), 2, 0.25),
+        ("loopback", loopback.clone(), 10, 0.005),
+        ("B", link_b(), 10, 0.12),
+        ("C 1%", link_c(0.01), 10, 0.12),
+        ("C 1%", link_c(0.01), 30, 0.04),
+    ] {
+        for seed in SEEDS {
+            let mut simulation = Simulation::new(world.clone(), seed).ours(0.0);
+            simulation.late = Some((3.0, 8.0, Duration::from_millis(late_ms)));
+            let outcome = simulation.run(14.0);
+            let share = |from, until| outcome.rate(0, from, until) / world.rates[0].1;
+            let (late, after) = (share(4.0, 8.0), share(10.0, 14.0));
+            println!("{name}, {late_ms} ms late: {late:.3} of the link, then {after:.3}");
+            assert!(late >= share_min, "{name}, {late_ms} ms late: {late}");
+            assert!(after >= 0.95, "{name}, {late_ms} ms late: then {after}");
+        }
     }
 }
