@@ -7,7 +7,7 @@
 //!
 //! Old looks count less and less, so a page cools down by itself.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use me2_wire::PageIndex;
 
@@ -89,16 +89,23 @@ impl WriteHeat {
 
     /// The same pages, those that are written most often first.
     pub fn hottest_first(&self, pages: impl Iterator<Item = PageIndex>) -> Vec<PageIndex> {
-        let mut pages: Vec<PageIndex> = pages.collect();
-        pages.sort_by_cached_key(|page| std::cmp::Reverse(self.rank(*page)));
-        pages
+        let (mut warm, cold) = self.split(pages);
+        warm.sort_by_cached_key(|page| Reverse(self.rank(*page)));
+        warm.extend(cold);
+        warm
     }
 
     /// The same pages, those that are written most often last.
     pub fn coldest_first(&self, pages: impl Iterator<Item = PageIndex>) -> Vec<PageIndex> {
-        let mut pages: Vec<PageIndex> = pages.collect();
-        pages.sort_by_cached_key(|page| self.rank(*page));
-        pages
+        let (mut warm, mut cold) = self.split(pages);
+        warm.sort_by_cached_key(|page| self.rank(*page));
+        cold.append(&mut warm);
+        cold
+    }
+
+    /// Pages that were ever found written, and the others: most are, and need no sorting.
+    fn split(&self, pages: impl Iterator<Item = PageIndex>) -> (Vec<PageIndex>, Vec<PageIndex>) {
+        pages.partition(|page| self.pages[*page as usize].found > 0.0)
     }
 
     /// Grows with how often a page is written: findings are not negative, so their bits are in

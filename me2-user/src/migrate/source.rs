@@ -136,6 +136,8 @@ pub struct Attempt {
     /// What the operator wants of it.
     wish: watch::Receiver<Wish>,
     precopy_begun: Instant,
+    /// Whether the last pass ended before all of it was sent.
+    was_cut: bool,
     stop: Option<Stopped>,
     /// The latest connection, for its statistics.
     connection: Option<quinn::Connection>,
@@ -193,6 +195,7 @@ impl Attempt {
             working_set: Vec::new(),
             wish,
             precopy_begun: Instant::now(),
+            was_cut: false,
             stop: None,
             connection: None,
             socket: None,

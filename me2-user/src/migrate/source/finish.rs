@@ -34,6 +34,8 @@ use crate::{
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// With this code the destination closes a connection whose migration is complete.
 const COMPLETE: quinn::VarInt = quinn::VarInt::from_u32(0);
+/// Page tables of the guest that are pushed first: those of 4 GiB in pages of 4 KiB.
+const TABLE_PAGES_MAX: usize = 2100;
 /// How often the acknowledgement is tried again over a new connection.
 const ACKNOWLEDGE_ATTEMPTS_MAX: usize = 5;
 /// Differing leaves of the hash tree that are looked into, to name frames.
@@ -265,7 +267,8 @@ impl Attempt {
     }
 
     fn start_push(&self, bulk: &Bulk) {
-        let order = block_in_place(|| self.wanted_first(self.pending.iter()));
+        let tables = self.table_pages(TABLE_PAGES_MAX);
+        let order = block_in_place(|| self.wanted_first(&tables, self.pending.iter()));
         self.lock_pages().set_push_order(order);
         bulk.push();
     }

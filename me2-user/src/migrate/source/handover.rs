@@ -31,8 +31,9 @@ use crate::transport::frames::{FrameSender, LinkError, message_frame};
 
 /// How long vCPUs may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Page tables that go first: those of 4 GiB in pages of 4 KiB.
-const TABLE_PAGES_MAX: usize = 2100;
+/// Page tables that go with the handover if pre-copy was cut short: looking for them takes time in
+/// which the VM stands still.
+const TABLE_PAGES_AHEAD_MAX: usize = 256;
 /// Streams of the final set: one lost packet holds up only its stream.
 const FINAL_SET_STREAMS: usize = 4;
 /// Pages of one frame of it: few, so that the first leave while others are encoded.
@@ -50,8 +51,6 @@ pub(super) struct Stopped {
     pub(super) saved_ns: u64,
     pub(super) state: Vec<StateBlob>,
     pub(super) state_pages: Vec<PageIndex>,
-    /// The guest's page tables.
-    pub(super) table_pages: Vec<PageIndex>,
 }
 
 /// Streams that are open before the VM stops: nothing of the handover waits for one.
@@ -110,9 +109,6 @@ impl Attempt {
             let state_pages = vm
                 .state_pages()
                 .context("cannot find the pages of the CPU state")?;
-            let table_pages = vm
-                .table_pages(TABLE_PAGES_MAX)
-                .context("cannot find the guest's page tables")?;
             let dirty = vm
                 .collect_dirty(Collect::Last)
                 .context("cannot read the dirty log")?;
@@ -123,7 +119,6 @@ impl Attempt {
                 saved_ns,
                 state,
                 state_pages,
-                table_pages,
             };
             anyhow::Ok((stopped, dirty))
         })?;
@@ -206,7 +201,11 @@ impl Attempt {
         let until = Instant::now() + limit;
         let bytes_max = (rate * limit.as_secs_f64()) as usize;
         let loses_packets = link.connection.stats().path.lost_packets > 0;
-        let order = self.wanted_first(self.pending.iter());
+        let tables = match self.was_cut {
+            true => self.table_pages(TABLE_PAGES_AHEAD_MAX),
+            false => Vec::new(),
+        };
+        let order = block_in_place(|| self.wanted_first(&tables, self.pending.iter()));
         // On a link of which little is known yet, the handover itself fills what may be under way.
         let is_full = Arc::new(AtomicBool::new(bytes_max < FINAL_SET_BYTES_MIN));
         let mut frames = encode_side_by_side(&self.encoding(), order, &is_full);

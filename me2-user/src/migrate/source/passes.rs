@@ -234,10 +234,10 @@ impl Attempt {
                 .message(&ToDestination::Announce { version, pages })
                 .await?;
         }
-        let order = match self.uses(Part::Heat) {
+        let order = block_in_place(|| match self.uses(Part::Heat) {
             true => self.writes.heat.coldest_first(self.pending.iter()),
             false => self.pending.iter().collect(),
-        };
+        });
         self.pending = Bitmap::new(self.pending.len());
         let sending = Sending {
             version,
@@ -247,7 +247,8 @@ impl Attempt {
         };
         self.watch_pass(bulk, order).await?;
         let unsent = self.lock_pages().take_unsent();
-        if !unsent.is_empty() {
+        self.was_cut = !unsent.is_empty();
+        if self.was_cut {
             let ranges = RangeList::from_bitmap(unsent.words());
             for pages in ranges.split(RANGES_PER_MESSAGE_MAX) {
                 link.control

@@ -15,6 +15,7 @@ use std::{
 
 use me2_engine::switch::Strategy;
 use me2_wire::PageIndex;
+use tokio::task::block_in_place;
 
 use super::{Attempt, link::Link};
 use crate::{
@@ -101,7 +102,11 @@ impl Attempt {
     /// Pages in the order in which the guest is expected to want them: the tables that it needs for
     /// all others, what it was seen to use, what it writes most often, what it ever touched, the
     /// rest. A page may come twice.
-    pub(super) fn wanted_first(&self, pages: impl Iterator<Item = PageIndex>) -> Vec<PageIndex> {
+    pub(super) fn wanted_first(
+        &self,
+        tables: &[PageIndex],
+        pages: impl Iterator<Item = PageIndex>,
+    ) -> Vec<PageIndex> {
         let layout = self.machine.vm.memory().layout();
         let mut rest: Vec<_> = pages.collect();
         if self.uses(Part::Probes) {
@@ -110,8 +115,16 @@ impl Attempt {
         if self.uses(Part::Heat) {
             rest = self.writes.heat.hottest_first(rest.into_iter());
         }
-        let tables = self.stop.iter().flat_map(|stop| &stop.table_pages);
-        let first = tables.chain(&self.working_set).copied();
+        let first = tables.iter().chain(&self.working_set).copied();
         first.chain(rest).collect()
+    }
+
+    /// The page tables of the stopped guest, at most so many; none where they cannot be found.
+    pub(super) fn table_pages(&self, pages_max: usize) -> Vec<PageIndex> {
+        let tables = block_in_place(|| self.machine.vm.table_pages(pages_max));
+        tables.unwrap_or_else(|error| {
+            tracing::debug!("the guest's page tables are not known: {error}");
+            Vec::new()
+        })
     }
 }
