@@ -13,6 +13,9 @@ const PRECOPY_VOLUME_MAX: u64 = 3;
 /// What a second in which the guest stands still is worth, in seconds of pre-copy, during which it
 /// works: a pass that saves less is not worth its time.
 const STALL_WEIGHT: f64 = 10.0;
+/// A pass that leaves more than this part of what was pending before was in vain: the guest writes
+/// what is not expected of it.
+const SHRINK_MIN: f64 = 0.8;
 /// What is saved less than this is no reason for a pass: nobody sees it, and no link keeps still
 /// enough for it to be known.
 const GAIN_MIN: Duration = Duration::from_micros(500);
@@ -103,6 +106,8 @@ pub struct Outlook {
     pub round_trip: Duration,
     /// How long the guest may stand still for what was written last.
     pub final_set_limit: Duration,
+    /// Pages that were pending before the last pass; none before the first.
+    pub pending_before: Option<u64>,
 }
 
 /// What a switch is expected to cost the guest.
@@ -140,6 +145,13 @@ impl Outlook {
 
     /// Whether another pass pays.
     pub fn another_pass(&self) -> bool {
+        // Whatever it is expected to bring: the last one did not.
+        let is_in_vain = self
+            .pending_before
+            .is_some_and(|before| self.pending_pages as f64 > before as f64 * SHRINK_MIN);
+        if is_in_vain {
+            return false;
+        }
         let forecast = self.forecast();
         let gain = forecast.now.total().saturating_sub(forecast.then.total());
         self.pending_pages > self.hot_pages
@@ -234,6 +246,7 @@ mod tests {
         rate: 25e6,
         round_trip: Duration::from_millis(100),
         final_set_limit: Duration::from_millis(50),
+        pending_before: None,
     };
 
     #[test]
@@ -258,6 +271,12 @@ mod tests {
             ..LONG
         };
         assert!(!busy.another_pass(), "as much would be left");
+        let after = |pending_before| Outlook {
+            pending_before: Some(pending_before),
+            ..LONG
+        };
+        assert!(after(20_000).another_pass());
+        assert!(!after(8500).another_pass(), "the last one left as much");
     }
 
     #[test]

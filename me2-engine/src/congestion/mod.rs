@@ -66,8 +66,9 @@ const REST_AFTER: Duration = Duration::from_secs(10);
 const REST_GAIN: f64 = 0.5;
 const REST: Duration = Duration::from_millis(200);
 
-/// From this part on the window is used, whatever is said; or if there was more to send. Below, it is
-/// the sender that is the limit: a pacer that lets little go at once, a thread that runs late.
+/// From this part on the window is the limit, whatever is said. Below the other, what is seen says
+/// nothing about the link, though there was more to send: it is the sender that is the limit, a pacer
+/// that lets little go at once, or a thread that runs late.
 const USED_WHOLLY: f64 = 0.9;
 const USED_MOSTLY: f64 = 0.6;
 
@@ -171,9 +172,9 @@ impl Congestion {
         }
         let in_flight_before = in_flight + acked;
         let used = in_flight_before as f64 / self.window;
-        let is_limited_by_window = used > USED_WHOLLY || !app_limited && used > USED_MOSTLY;
-        self.path
-            .batch_ended(now, in_flight_before, is_limited_by_window);
+        let is_limited_by_window = !app_limited || used > USED_WHOLLY;
+        let is_used = is_limited_by_window && used > USED_MOSTLY;
+        self.path.batch_ended(now, in_flight_before, is_used);
         if let State::Start { .. } = self.state
             && self.path.heed_persistent_queue(now)
         {

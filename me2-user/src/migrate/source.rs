@@ -136,6 +136,8 @@ pub struct Attempt {
     /// What the operator wants of it.
     wish: watch::Receiver<Wish>,
     precopy_begun: Instant,
+    /// Pages that were pending before the pass at hand; none before the first.
+    pending_before: Option<u64>,
     /// Whether the last pass ended before all of it was sent.
     was_cut: bool,
     stop: Option<Stopped>,
@@ -195,6 +197,7 @@ impl Attempt {
             working_set: Vec::new(),
             wish,
             precopy_begun: Instant::now(),
+            pending_before: None,
             was_cut: false,
             stop: None,
             connection: None,

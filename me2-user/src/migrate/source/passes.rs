@@ -57,6 +57,7 @@ impl Attempt {
         self.precopy_begun = Instant::now();
         for pass in 1.. {
             self.observer.enter(&mut self.log, Phase::Precopy(pass));
+            self.pending_before = (pass > 1).then(|| self.pending.count());
             let hot = self.take_hot(pass);
             let sending = self.send_pending(link, bulk).await?;
             self.pending.union(&hot);
@@ -131,6 +132,7 @@ impl Attempt {
             rate,
             round_trip,
             final_set_limit: self.final_set_limit(link),
+            pending_before: self.pending_before,
         }
     }
 
