@@ -12,7 +12,7 @@ const RUN_TIME: Duration = Duration::from_secs(2);
 const COLLECT_INTERVALS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(50)];
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, to be read by people: what it finds is neither right nor wrong"]
 fn probes_while_the_dirty_log_is_read() {
     for interval in COLLECT_INTERVALS {
         println!("collecting every {interval:?}");
@@ -50,7 +50,7 @@ fn measure_probes(interval: Duration) {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, to be read by people: what it finds is neither right nor wrong"]
 fn windows() {
     for (fill, hot) in [("64M", "16M"), ("256M", "64M")] {
         for workload in ["kv", "graph"] {
@@ -76,7 +76,7 @@ fn windows() {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, to be read by people: what it finds is neither right nor wrong"]
 fn windows_and_the_dirty_log() {
     for writes in [0, 50] {
         let command_line = format!("workload=graph fill=64M hot=32M rate=20000 writes={writes}");
