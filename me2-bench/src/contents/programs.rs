@@ -208,10 +208,20 @@ mod tests {
         let members = group.members().unwrap();
         assert!(members.contains(&group.leader.id()));
         drop(group);
+        // They are killed, and end when they next get a processor.
+        let deadline = Instant::now() + Duration::from_secs(20);
         for pid in members {
-            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let ended = state.is_empty() || state.contains(") Z ") || state.contains(") X ");
-            assert!(ended, "{state}");
+            while let Some(state) = running(pid) {
+                assert!(Instant::now() < deadline, "{state}");
+                std::thread::yield_now();
+            }
         }
+    }
+
+    /// The state of a process, unless it has ended.
+    fn running(pid: u32) -> Option<String> {
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let has_ended = state.contains(") Z ") || state.contains(") X ");
+        (!has_ended).then_some(state)
     }
 }
