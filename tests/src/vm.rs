@@ -4,8 +4,11 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
+    thread,
+    time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{Guest, Process, Usage, api, try_until};
@@ -172,6 +175,16 @@ impl Vm {
         after
     }
 
+    /// The VM has moved: this process ends well, and the guest does more than so many operations
+    /// there; gives how many.
+    ///
+    /// # Panics
+    /// If it is otherwise.
+    pub fn moved_to(mut self, to: &Self, before: u64) -> u64 {
+        assert_eq!(self.wait_exit().code(), Some(0), "the source");
+        to.works_beyond(before)
+    }
+
     /// Gives it an order by its API, which it must accept.
     pub fn order(&self, path: &str) {
         let answer = api::request(&self.socket, "POST", path);
@@ -205,6 +218,16 @@ impl Vm {
     /// Whether the process is there.
     pub fn is_running(&mut self) -> bool {
         self.process.is_running()
+    }
+
+    /// Lets the process do nothing for this long, as a host that swaps or sleeps: SIGSTOP, SIGCONT.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn freeze(&mut self, time: Duration) {
+        self.process.signal(Signal::STOP);
+        thread::sleep(time);
+        self.process.signal(Signal::CONT);
     }
 
     /// Kills the process: SIGKILL.

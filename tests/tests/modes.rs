@@ -115,13 +115,12 @@ fn both_ways_to_verify(mode: &str, cpus: u8, check: impl Fn(&Report)) {
     vm.stop();
 }
 
-fn moved(bench: &Bench, mut vm: Vm, mode: &str, options: &[&str], check: impl Fn(&Report)) -> Vm {
+fn moved(bench: &Bench, vm: Vm, mode: &str, options: &[&str], check: impl Fn(&Report)) -> Vm {
     let to = bench.receive();
     let before = vm.works();
     let options = [&["--mode", mode], options].concat();
     let report = bench.migrate(&vm, to.address(), &options).end().completed();
-    assert_eq!(vm.wait_exit().code(), Some(0), "the source");
-    to.works_beyond(before);
+    vm.moved_to(&to, before);
     assert_eq!(report.text("mode"), mode.replace('-', "_"), "{report}");
     assert_eq!(report.count("ram.total_pages"), PAGES_256_MIB, "{report}");
     assert_eq!(is_full(&report), options.contains(&"full"), "{report}");
