@@ -257,6 +257,7 @@ impl Attempt {
         }
         if self.strategy.copies_after() {
             link.open_ahead().await?;
+            self.watch_last_writes(&link).await?;
         }
         self.stop()?;
         if !self.strategy.copies_after() {

@@ -27,10 +27,15 @@ use super::{
     encoding::{Encoder, Encoding, Purpose},
     link::Link,
 };
-use crate::transport::frames::{FrameSender, LinkError, message_frame};
+use crate::{
+    control::types::Part,
+    transport::frames::{FrameSender, LinkError, message_frame},
+};
 
 /// How long vCPUs may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the guest is observed right before it is stopped.
+const LAST_WRITES: Duration = Duration::from_millis(10);
 /// Page tables that go with the handover if pre-copy was cut short: looking for them takes time in
 /// which the VM stands still.
 const TABLE_PAGES_AHEAD_MAX: usize = 256;
@@ -91,6 +96,24 @@ impl Link {
 }
 
 impl Attempt {
+    /// Where more has changed than can go with the handover: looks at the dirty log once more, a
+    /// moment before the stop, so that what the guest is at is told from what it wrote a while ago.
+    /// A guest that writes much looks the same in every look that has long passed since the one before.
+    pub(super) async fn watch_last_writes(&mut self, link: &Link) -> Result<(), Failure> {
+        let budget = self.link_rate(link) * self.final_set_limit(link).as_secs_f64();
+        // 0: not known.
+        let bytes_per_page = self.report.switch.bytes_per_page;
+        let pending_bytes = self.pending.count() as f64 * bytes_per_page;
+        let fits = bytes_per_page > 0.0 && pending_bytes <= budget;
+        if fits || !self.uses(Part::Heat) {
+            return Ok(());
+        }
+        self.look_at_writes()?;
+        // Not waiting for anything: this is how long the guest is observed.
+        tokio::time::sleep(LAST_WRITES).await;
+        Ok(())
+    }
+
     /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
     /// time, since saving may write guest memory.
     pub(super) fn stop(&mut self) -> Result<(), Failure> {
