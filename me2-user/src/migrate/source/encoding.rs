@@ -30,7 +30,7 @@ use crate::control::types::{CodecChoice, MigrateRequest, Part};
 
 /// From this level of zstd on, a larger chunk becomes smaller by more than 1% of its pages.
 const LEVEL_OF_LARGE_CHUNKS: i32 = 6;
-const LARGE_CHUNK_PAGES: usize = 4 * CHUNK_PAGES;
+const LARGE_CHUNK_PAGES: usize = 8 * CHUNK_PAGES;
 /// Contents that an encoder remembers within a pass, to find duplicates.
 const IDENTITIES_MAX: usize = 1 << 18;
 
