@@ -5,6 +5,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::Arc,
 };
 
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ pub struct Bench {
     config: PathBuf,
     names: Cell<u32>,
     // Dropped last: the next test begins when nothing is left of this one.
-    _turn: File,
+    turn: Arc<File>,
 }
 
 /// What a VM is started with.
@@ -78,13 +79,22 @@ impl Bench {
         let turn = File::open(&me2);
         let turn = turn.unwrap_or_else(|error| panic!("cannot open {}: {error}", me2.display()));
         turn.lock().expect("a file can be locked");
+        Self::with_turn(me2, Arc::new(turn))
+    }
+
+    /// Another one that takes part in this one's turn, with a folder and an identity of its own.
+    pub fn beside(&self) -> Self {
+        Self::with_turn(self.me2.clone(), Arc::clone(&self.turn))
+    }
+
+    fn with_turn(me2: PathBuf, turn: Arc<File>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bench = Self {
             me2,
             config: folder.path().join("config"),
             folder,
             names: Cell::new(0),
-            _turn: turn,
+            turn,
         };
         bench.ask(&["cert", "create"]);
         bench

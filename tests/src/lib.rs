@@ -6,6 +6,7 @@
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
 //! - [`Usage`]: what a process holds of the host
 //! - [`own_guest`]: a guest that is not the built-in one
+//! - [`faults`]: migrations with failures injected where a seed says
 //!
 //! Every process ends with the test that started it. Nothing here asserts how long something takes,
 //! beyond a [`PATIENCE`] that is never used up.
@@ -17,6 +18,7 @@
 
 mod api;
 mod bench;
+pub mod faults;
 mod link;
 mod migration;
 pub mod own_guest;
@@ -32,7 +34,7 @@ use std::{
 };
 
 pub use bench::{Bench, Guest};
-pub use link::Link;
+pub use link::{Link, Way};
 pub use migration::{Ended, Migration};
 pub use process::Process;
 pub use report::Report;

@@ -34,13 +34,23 @@ pub struct Link {
 struct State {
     has_ended: AtomicBool,
     is_cut: AtomicBool,
+    /// Cut once so many bytes were delivered in this direction; 0: not by that.
+    cut_after: [AtomicU64; 2],
     delay_us: AtomicU64,
     /// One datagram in so many is lost, in each direction; 0: none.
     lost_one_in: AtomicU64,
-    forth_bytes: AtomicU64,
-    back_bytes: AtomicU64,
+    delivered_bytes: [AtomicU64; 2],
     dropped: AtomicU64,
     readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A direction of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To the target.
+    Forth,
+    /// From the target.
+    Back,
 }
 
 impl Link {
@@ -71,8 +81,22 @@ impl Link {
         self.state.is_cut.store(true, Relaxed);
     }
 
+    /// Cuts itself once so many bytes (at least 1) were delivered this way in all: what comes next is
+    /// dropped already, both ways.
+    pub fn cut_after(&self, way: Way, bytes: u64) {
+        self.state.cut_after[way as usize].store(bytes.max(1), Relaxed);
+    }
+
+    /// Whether it is cut.
+    pub fn is_cut(&self) -> bool {
+        self.state.is_cut.load(Relaxed)
+    }
+
     /// Drops nothing more.
     pub fn mend(&self) {
+        for limit in &self.state.cut_after {
+            limit.store(0, Relaxed);
+        }
         self.state.is_cut.store(false, Relaxed);
     }
 
@@ -86,14 +110,9 @@ impl Link {
         self.state.lost_one_in.store(datagrams, Relaxed);
     }
 
-    /// Bytes delivered to the target.
-    pub fn forth_bytes(&self) -> u64 {
-        self.state.forth_bytes.load(Relaxed)
-    }
-
-    /// Bytes delivered from the target.
-    pub fn back_bytes(&self) -> u64 {
-        self.state.back_bytes.load(Relaxed)
+    /// Bytes delivered this way.
+    pub fn delivered_bytes(&self, way: Way) -> u64 {
+        self.state.delivered_bytes[way as usize].load(Relaxed)
     }
 
     /// Datagrams dropped: while it was cut, or as one in so many.
@@ -121,6 +140,15 @@ impl Drop for Link {
     }
 }
 
+impl State {
+    fn check_limit(&self, way: Way) {
+        let limit = self.cut_after[way as usize].load(Relaxed);
+        if limit > 0 && self.delivered_bytes[way as usize].load(Relaxed) >= limit {
+            self.is_cut.store(true, Relaxed);
+        }
+    }
+}
+
 /// One direction of one sender's traffic: keeps order, whatever happens to the delay meanwhile.
 struct Direction {
     state: Arc<State>,
@@ -128,10 +156,10 @@ struct Direction {
 }
 
 impl Direction {
-    /// `deliver` gives the number of bytes delivered; `count` adds them up.
+    /// `deliver` gives the number of bytes delivered.
     fn new(
         state: &Arc<State>,
-        count: fn(&State) -> &AtomicU64,
+        way: Way,
         deliver: impl Fn(&[u8]) -> io::Result<usize> + Send + 'static,
     ) -> Self {
         let (queue, queued) = mpsc::sync_channel::<(Instant, Vec<u8>)>(QUEUED_DATAGRAMS_MAX);
@@ -140,6 +168,7 @@ impl Direction {
         thread::spawn(move || {
             for (number, (due, datagram)) in (1u64..).zip(queued) {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
+                of_thread.check_limit(way);
                 let one_in = of_thread.lost_one_in.load(Relaxed);
                 let is_lost = one_in > 0 && number.is_multiple_of(one_in);
                 if is_lost || of_thread.is_cut.load(Relaxed) {
@@ -148,7 +177,7 @@ impl Direction {
                 }
                 // Nobody there, or no room: a datagram lost.
                 let delivered = deliver(&datagram).unwrap_or(0);
-                count(&of_thread).fetch_add(delivered as u64, Relaxed);
+                of_thread.delivered_bytes[way as usize].fetch_add(delivered as u64, Relaxed);
             }
         });
         Self {
@@ -187,11 +216,9 @@ fn open(
     let far = Arc::new(bind());
     far.connect(target).expect("loopback is there");
     let to_sender = Arc::clone(near);
-    let back = Direction::new(
-        state,
-        |state| &state.back_bytes,
-        move |datagram| to_sender.send_to(datagram, sender),
-    );
+    let back = Direction::new(state, Way::Back, move |datagram| {
+        to_sender.send_to(datagram, sender)
+    });
     let (of_reader, from_target) = (Arc::clone(state), Arc::clone(&far));
     let reader = thread::spawn(move || {
         receive(&of_reader, &from_target, |datagram, _| back.send(datagram));
@@ -201,11 +228,7 @@ fn open(
         .lock()
         .expect("no panics under this lock")
         .push(reader);
-    Direction::new(
-        state,
-        |state| &state.forth_bytes,
-        move |datagram| far.send(datagram),
-    )
+    Direction::new(state, Way::Forth, move |datagram| far.send(datagram))
 }
 
 fn receive(state: &State, socket: &UdpSocket, mut take: impl FnMut(&[u8], SocketAddr)) {
@@ -254,6 +277,29 @@ mod tests {
     }
 
     #[test]
+    fn it_cuts_itself_after_so_many_bytes() {
+        let link = Link::to(echo());
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        link.cut_after(Way::Back, 5);
+        assert_eq!(ask(&client, &link, b"one"), Some(b"one".to_vec()));
+        assert_eq!(ask(&client, &link, b"two"), Some(b"two".to_vec()));
+        assert!(!link.is_cut(), "nothing came after the sixth byte");
+        client
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("not zero");
+        assert_eq!(ask(&client, &link, b"three"), None);
+        assert!(link.is_cut());
+        link.mend();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        assert_eq!(ask(&client, &link, b"four"), Some(b"four".to_vec()));
+    }
+
+    #[test]
     fn it_carries_cuts_mends_delays_and_counts() {
         let link = Link::to(echo());
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -263,7 +309,8 @@ mod tests {
         assert_eq!(ask(&client, &link, b"one"), Some(b"one".to_vec()));
         // Counted just after it was delivered.
         crate::wait_until("count", || {
-            ((link.forth_bytes(), link.back_bytes()) == (3, 3)).then_some(())
+            let delivered = [Way::Forth, Way::Back].map(|way| link.delivered_bytes(way));
+            (delivered == [3, 3]).then_some(())
         });
 
         let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

@@ -26,6 +26,16 @@ impl Migration {
         Self { process }
     }
 
+    /// Whether the client has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !self.process.is_running()
+    }
+
+    /// Waits for the end; gives the exit status, whatever it printed.
+    pub fn code(mut self) -> Option<i32> {
+        self.process.wait().code()
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

@@ -8,6 +8,8 @@ use std::{
     time::Instant,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{PATIENCE, wait_until};
 
 /// Bytes of each output shown when a test fails.
@@ -91,6 +93,16 @@ impl Process {
         self.stdout.join();
         self.stderr.join();
         status
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(self.is_running(), "{} has ended", self.name);
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it is our child");
     }
 
     /// Ends it as nothing can be prepared for: SIGKILL.

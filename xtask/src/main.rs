@@ -7,6 +7,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod faults;
 mod lab;
 mod link;
 mod lint;
@@ -24,6 +25,7 @@ Commands:
   test [ARGUMENTS]  build everything, then run all tests; the arguments go to cargo test
   link ARGUMENTS    build and run me2-link: an emulated link between two network namespaces
   bench ARGUMENTS   build everything, then run me2-bench: qemu, me2, codec … (bench --help)
+  faults ARGUMENTS  build everything, then move VMs with failures injected (faults --help)
   lab ARGUMENTS     build everything, then move a VM on ordinary KVM, in an emulated machine
                     (lab --help)
   lint              formatting, and clippy with warnings as errors
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         "test" => test::test(&arguments).map(|()| ExitCode::SUCCESS),
         "link" => link::link(&arguments),
         "bench" => bench::bench(&arguments),
+        "faults" => faults::faults(&arguments),
         "lab" => lab::run(&arguments),
         "lint" => without_arguments(&arguments, lint::lint),
         "setup" => without_arguments(&arguments, setup::setup),

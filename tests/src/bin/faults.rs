@@ -1,0 +1,123 @@
+//! Plays migrations with failures, and tells what became of the VMs: `cargo xtask faults`.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Parser, ValueEnum};
+use me2_tests::faults::{self, Record, Totals};
+
+/// Migrations with failures injected where a seed says, and who has the VM afterwards
+#[derive(Debug, Parser)]
+#[command(
+    name = "me2-faults",
+    bin_name = "cargo xtask faults",
+    version,
+    after_help = "\
+Each case moves a VM over a link that stops after so many bytes; then a process is killed or frozen,
+the link stays cut or loses packets, or the migration is cancelled or out of time. It passes if the
+VM is in one place afterwards and works, or died with the only process that had it; if the guest
+found no wrong byte; and if the next attempt succeeds.
+
+Exit status: 0 all cases passed; 1 some did not, or it could not be tried.
+
+Examples:
+  cargo xtask faults
+  cargo xtask faults --cases 1000 --seed 7 --record faults.jsonl   (again, to go on)
+  cargo xtask faults --seed 7 --first 123 --cases 1"
+)]
+struct Cli {
+    /// Cases
+    #[arg(long, value_name = "NUMBER", default_value_t = 60)]
+    cases: u64,
+    /// What the cases are chosen by
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// The first case
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    first: u64,
+    /// Cases at once: most of their time they wait for a link to be given up
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=32))]
+    at_once: u8,
+    /// Keep a line a case in this file; those of the same seed that it has are not played again
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// What is printed in the end, on stdout
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    Human,
+    Json,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    if let Err(reason) = me2_tests::kvm() {
+        bail!("{reason}: the cases need real VMs");
+    }
+    let numbers = cli.first..cli.first.saturating_add(cli.cases);
+    let mut totals = Totals::new(cli.seed);
+    let mut done = BTreeSet::new();
+    let mut file = None;
+    if let Some(path) = &cli.record {
+        for record in recorded(path)? {
+            let is_one = record.seed == cli.seed && numbers.contains(&record.case);
+            if is_one && done.insert(record.case) {
+                totals.add(record);
+            }
+        }
+        let opened = File::options().append(true).create(true).open(path);
+        file = Some(opened.with_context(|| format!("cannot write {}", path.display()))?);
+    }
+    let mut unwritten = Ok(());
+    faults::run(cli.seed, numbers, &done, cli.at_once.into(), |record| {
+        let result = match &record.result {
+            Ok(found) => format!("{:?}", found.outcome).to_lowercase(),
+            Err(violation) => format!("VIOLATION {violation:?}"),
+        };
+        let (count, seconds) = (totals.cases + 1, record.seconds);
+        eprintln!(
+            "[{count}/{}] {}: {result}, {seconds:.1} s",
+            cli.cases, record.what
+        );
+        if let Some(file) = &mut file {
+            unwritten = write_line(file, &record);
+        }
+        totals.add(record);
+    });
+    unwritten.context("the last line could not be recorded")?;
+    match cli.output {
+        Output::Human => println!("{totals}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&totals)?),
+    }
+    Ok(if totals.passed == totals.cases {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The lines that are whole; the last one may not be.
+fn recorded(path: &Path) -> anyhow::Result<Vec<Record>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let records = text.lines().map(serde_json::from_str);
+    Ok(records.filter_map(Result::ok).collect())
+}
+
+fn write_line(file: &mut File, record: &Record) -> io::Result<()> {
+    let line = serde_json::to_string(record)? + "\n";
+    file.write_all(line.as_bytes())
+}
