@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ const EXPERIMENT: Experiment = Experiment {
     name: "probes",
     limit: "the machine: speeds of two processes differ by several percent, by where their memory lies, so that \
             one pair says little; probe_time_percent has no such spread, and its counting, some 50 ns an event, \
-            is in it in part",
+            is in it in part; of one window the same holds as of one pair",
 };
 
 /// Arguments of `bench probes`.
@@ -298,6 +298,14 @@ fn observe(
     };
     let mut pair = Scheme::me2("probes", migration).start(&stage)?;
     pair.wait_ready()?;
+    let log = pair.source().log.recording();
+    let lacking = log
+        .lines
+        .iter()
+        .find(|line| line.text.contains("without probes"));
+    if let Some(lacking) = lacking.filter(|_| run_arguments.is_empty()) {
+        bail!("there are no probes here: {}", lacking.text);
+    }
     let times = Times::watch(pair.source().id());
     thread::sleep(SETTLING + REPORT_MARGIN);
     let begun = Instant::now();
