@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cases;
 mod codec;
 mod contents;
 mod experiments;
@@ -9,8 +10,10 @@ mod guest;
 mod measure;
 mod network;
 mod outputs;
+mod paging;
 mod plots;
 mod priority;
+mod probes;
 mod process;
 mod results;
 mod run;
@@ -58,6 +61,10 @@ enum Command {
     Codec(codec::CodecArgs),
     /// The transport by itself: how it fills a link, and what a fault waits beside that
     Transport(transport::TransportArgs),
+    /// What probes and working-set windows cost the guest
+    Probes(probes::ProbesArgs),
+    /// Fault service and placing at the destination, by themselves
+    Paging(paging::PagingArgs),
     /// One end of a connection, for `transport`
     #[command(hide = true)]
     TransportEnd(transport::EndArgs),
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         Command::Wan(args) => experiments::wan(&args),
         Command::Codec(args) => codec::run(args),
         Command::Transport(args) => transport::run(&args),
+        Command::Probes(args) => probes::run(&args),
+        Command::Paging(args) => paging::run(&args),
         Command::TransportEnd(args) => transport::play(&args).map(|()| ExitCode::SUCCESS),
         Command::Plot(args) => experiments::plot(&args),
     };

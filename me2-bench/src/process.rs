@@ -65,6 +65,11 @@ impl Process {
         }
     }
 
+    /// Its number; the wrappers that it was started by have become it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

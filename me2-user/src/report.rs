@@ -190,6 +190,20 @@ pub struct Explore {
     /// since nothing was to be missing or a miss would have cost little.
     #[serde(default)]
     pub working_set: Option<WorkingSet>,
+    /// What finding out cost the guest, this and what is learned during the passes.
+    #[serde(default)]
+    pub guest_cost: GuestCost,
+}
+
+/// What exploration cost the guest.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuestCost {
+    /// How often the dirty log was looked at, besides between passes.
+    pub looks: u64,
+    /// Pages that these protected again: a fault each, if the guest writes them again.
+    pub protected_pages: u64,
+    /// Time of its vCPUs, all together, at most: these faults, and the window on its working set.
+    pub time_ms: f64,
 }
 
 /// What the guest was working with, reads included.

@@ -27,7 +27,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
                 eprintln!("without QEMU: {error}");
             }
         }
-        Some("codec" | "--help" | "-h" | "help") | None => {}
+        Some("codec" | "paging" | "--help" | "-h" | "help") | None => {}
         Some(_) => setup::ensure_ip()?,
     }
     build_me2()?;

@@ -105,6 +105,11 @@ pub(crate) fn fared(
     fared
 }
 
+/// Operations a second of all CPUs; `None` where nothing was told around that time.
+pub(crate) fn rate(recording: &Recording, from: Instant, until: Instant) -> Option<f64> {
+    Speed::of(&recording.lines).rate(from, until)
+}
+
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

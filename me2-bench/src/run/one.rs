@@ -59,6 +59,7 @@ fn fill(sample: &mut Sample, programs: &Programs, job: &Job) -> anyhow::Result<(
         programs,
         network: &network,
         guest,
+        run_arguments: &[],
         folder: folder.path().to_owned(),
         time_limit: job.cell.time_limit,
     };

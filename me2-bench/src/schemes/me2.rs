@@ -81,7 +81,8 @@ fn run(me2: &Me2<'_>, stage: &Stage<'_>) -> Command {
         .arg(&stage.programs.guest)
         .args(["--memory", &size_argument(guest.memory_bytes)])
         .args(["--cpus", &guest.cpus.to_string()])
-        .args(["--cmdline", &guest.cmdline]);
+        .args(["--cmdline", &guest.cmdline])
+        .args(stage.run_arguments);
     if let Some(module) = &guest.module {
         run.arg("--initrd").arg(module);
     }

@@ -72,6 +72,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) network: &'a Network,
     pub(crate) guest: &'a Guest,
+    /// Further arguments of `me2 run`.
+    pub(crate) run_arguments: &'a [&'static str],
     /// For sockets and identities; empty.
     pub(crate) folder: PathBuf,
     /// How long the migration may take.

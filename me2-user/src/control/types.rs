@@ -31,6 +31,10 @@ pub struct MigrateRequest {
     /// pages that go with the handover.
     #[serde(default)]
     pub downtime_limit_ms: Option<u64>,
+    /// The most that exploration may cost the guest while it goes on, percent of its vCPUs' time; 0: no
+    /// looks at what it writes during a pass, none at what it works with; none: 8.
+    #[serde(default)]
+    pub guest_slowdown_max_percent: Option<u8>,
     /// When a migration that has not handed over yet is given up.
     #[serde(default)]
     pub timeout_s: Option<u64>,
@@ -144,6 +148,9 @@ pub enum Part {
     WorkingSet,
 }
 
+/// What exploration may cost the guest if nothing is said, percent of its time.
+const GUEST_SLOWDOWN_MAX_PERCENT: u8 = 8;
+
 /// The longest `to` that is taken: a DNS name has at most 253 characters.
 const TARGET_CHARACTERS_MAX: usize = 300;
 
@@ -156,6 +163,7 @@ impl MigrateRequest {
             max_bandwidth_bytes_per_second: None,
             precopy_limit_ms: None,
             downtime_limit_ms: None,
+            guest_slowdown_max_percent: None,
             timeout_s: None,
             verify_full: false,
             peer: None,
@@ -163,6 +171,12 @@ impl MigrateRequest {
             without: Vec::new(),
             stop_below_pages: None,
         }
+    }
+
+    /// The share of the guest's time that exploration may cost while it goes on.
+    pub fn guest_slowdown_max(&self) -> f64 {
+        let percent = self.guest_slowdown_max_percent;
+        f64::from(percent.unwrap_or(GUEST_SLOWDOWN_MAX_PERCENT)) / 100.0
     }
 
     /// Whether it makes sense, whatever the state of the VM: if not, what is wrong.
@@ -175,6 +189,9 @@ impl MigrateRequest {
         });
         if port.is_none() {
             return Err("the destination must be ADDRESS:PORT or HOST:PORT".to_owned());
+        }
+        if self.guest_slowdown_max_percent > Some(100) {
+            return Err("the guest cannot be slowed down by more than 100%".to_owned());
         }
         let limits = [
             ("bandwidth", self.max_bandwidth_bytes_per_second),

@@ -10,7 +10,7 @@ use me2_vmm::layout::RamLayout;
 
 use crate::report::Ebpf;
 use probes::Probes;
-pub use window::{FirstUse, Window, WindowBudget, WorkingSet, observe_working_set};
+pub use window::{Cancellation, FirstUse, Window, WindowBudget, WorkingSet, observe_working_set};
 
 /// The probes of this process, or why there are none.
 pub struct Probing {

@@ -17,7 +17,7 @@
 use std::{
     io,
     ops::Range,
-    thread,
+    sync::{Condvar, Mutex},
     time::{Duration, Instant},
 };
 
@@ -38,6 +38,28 @@ pub struct WindowBudget {
     pub observe: Duration,
     /// Longest time; slices that are not dropped by then stay mapped.
     pub time_max: Duration,
+}
+
+/// Ends a window before its time, from another thread.
+#[derive(Debug, Default)]
+pub struct Cancellation {
+    is_cancelled: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Cancellation {
+    /// Ends the window that waits with this, or will.
+    pub fn cancel(&self) {
+        *self.is_cancelled.lock().expect("no panics under this lock") = true;
+        self.told.notify_all();
+    }
+
+    /// Waits so long, at most; whether it was cancelled.
+    fn wait(&self, time: Duration) -> bool {
+        let is_cancelled = self.is_cancelled.lock().expect("no panics under this lock");
+        let waited = self.told.wait_timeout_while(is_cancelled, time, |is| !*is);
+        *waited.expect("no panics under this lock").0
+    }
 }
 
 /// A page that the guest used.
@@ -68,9 +90,17 @@ pub struct WorkingSet {
     pub complete: bool,
 }
 
+impl WorkingSet {
+    /// What it cost the guest, over all vCPUs: its faults by what one is assumed to cost, and the time
+    /// for which its mappings were locked.
+    pub fn guest_time(&self) -> Duration {
+        guest_time(self.faults, self.dropping)
+    }
+}
+
 /// Opens a window on the running VM, drops the mappings of its memory within the budget, and returns
-/// what it came back to; None where there are no probes. Returns within a few milliseconds once
-/// `cancelled` says so, with what was seen by then. Blocks: not for a thread that runs tasks.
+/// what it came back to; None where there are no probes. Returns once it is cancelled, with what was
+/// seen by then. Blocks: not for a thread that runs tasks.
 ///
 /// The dirty log is to be on. It tells of all that the guest used since, reads included: whoever
 /// needs to know what was written collects it afterwards, and reads all that there is *then*.
@@ -81,7 +111,7 @@ pub fn observe_working_set(
     vm: &Vm,
     probing: &Probing,
     budget: WindowBudget,
-    cancelled: impl Fn() -> bool,
+    cancellation: &Cancellation,
 ) -> io::Result<Option<WorkingSet>> {
     assert!(
         budget.slowdown_max > 0.0 && budget.slowdown_max <= 1.0,
@@ -96,7 +126,7 @@ pub fn observe_working_set(
         observe: budget.observe,
         share: budget.slowdown_max * vm.vcpus().count() as f64,
         window,
-        cancelled,
+        cancellation,
         dropped: Vec::new(),
         dropping: Duration::ZERO,
     };
@@ -192,10 +222,8 @@ const SLICE_FRAMES: u64 = 512;
 /// What a fault is assumed to cost the guest: 4.4 µs is the median where memory is shadowed, and
 /// one in four costs more than this; with nested paging it is less.
 const FAULT_COST: Duration = Duration::from_micros(8);
-/// Longest sleep: how soon it is noticed that the window is cancelled, or that faults came.
-const SLEEP_MAX: Duration = Duration::from_millis(2);
-/// Shortest sleep that is worth one.
-const SLEEP_MIN: Duration = Duration::from_micros(100);
+/// Shortest wait that is worth one.
+const WAIT_MIN: Duration = Duration::from_micros(100);
 
 /// Frames without a hole, with the page index of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,9 +239,9 @@ impl Slice {
 }
 
 /// A window on its way through the slices.
-struct Observation<'a, C> {
+struct Observation<'a> {
     window: Window<'a>,
-    cancelled: C,
+    cancellation: &'a Cancellation,
     deadline: Instant,
     observe: Duration,
     /// Of the time that passes, how much faults may take. A share of all vCPUs, so it may exceed 1.
@@ -223,7 +251,7 @@ struct Observation<'a, C> {
     dropping: Duration,
 }
 
-impl<C: Fn() -> bool> Observation<'_, C> {
+impl Observation<'_> {
     fn run(mut self, vm: &Vm) -> io::Result<WorkingSet> {
         let mut complete = true;
         for slice in self.window.slices() {
@@ -233,7 +261,7 @@ impl<C: Fn() -> bool> Observation<'_, C> {
             }
             self.drop_slice(vm, &slice)?;
         }
-        complete = complete && self.sleep_until(Instant::now() + self.observe);
+        complete = complete && self.wait(self.observe);
         let took = self.window.opened.elapsed();
         self.window.probes.close_window();
         Ok(WorkingSet {
@@ -260,40 +288,38 @@ impl<C: Fn() -> bool> Observation<'_, C> {
         Ok(())
     }
 
-    /// Sleeps until the faults so far, and the time for which the guest's mappings were locked, are
+    /// Waits until the faults so far, and the time for which the guest's mappings were locked, are
     /// within the share of the time that has passed. False if it is over before.
     fn wait_until_paid(&self) -> bool {
         loop {
-            let faults = u32::try_from(self.window.faults()).unwrap_or(u32::MAX);
-            let spent = FAULT_COST.saturating_mul(faults) + self.dropping;
+            let spent = guest_time(self.window.faults(), self.dropping);
             let paid_after = spent.div_f64(self.share);
             let left = paid_after.saturating_sub(self.window.opened.elapsed());
-            if left.is_zero() {
-                return !self.is_over();
-            }
-            if !self.sleep_until(Instant::now() + left.clamp(SLEEP_MIN, SLEEP_MAX)) {
+            // Faults that come meanwhile make it longer, never shorter.
+            let wait = if left.is_zero() {
+                left
+            } else {
+                left.max(WAIT_MIN)
+            };
+            if !self.wait(wait) {
                 return false;
             }
-        }
-    }
-
-    /// False if the window was over before.
-    fn sleep_until(&self, end: Instant) -> bool {
-        loop {
-            if self.is_over() {
-                return false;
-            }
-            let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return true;
             }
-            thread::sleep(left.min(SLEEP_MAX));
         }
     }
 
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline || (self.cancelled)()
+    /// Waits so long; false if the window was over before.
+    fn wait(&self, time: Duration) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        !self.cancellation.wait(time.min(left)) && time < left
     }
+}
+
+fn guest_time(faults: u64, dropping: Duration) -> Duration {
+    let faults = u32::try_from(faults).unwrap_or(u32::MAX);
+    FAULT_COST.saturating_mul(faults) + dropping
 }
 
 /// The uses in the order in which they followed the drop of their slice. Uses outside of `dropped`,

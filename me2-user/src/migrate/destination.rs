@@ -5,7 +5,7 @@
 //! once the VM runs here, a broken link stops only those vCPUs that need a missing page.
 
 mod intake;
-mod pager;
+pub mod pager;
 mod reception;
 mod requests;
 mod streams;

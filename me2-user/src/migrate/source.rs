@@ -166,6 +166,7 @@ impl Attempt {
         wish: watch::Receiver<Wish>,
     ) -> Self {
         let page_count = machine.vm.memory().layout().page_count();
+        let slowdown_max = request.guest_slowdown_max();
         let report = Report {
             mode: request.mode,
             ..Report::default()
@@ -193,7 +194,7 @@ impl Attempt {
             log: PhaseLog::begin(),
             report,
             pending: Bitmap::new(page_count),
-            writes: Writes::new(page_count),
+            writes: Writes::new(page_count, slowdown_max),
             working_set: Vec::new(),
             wish,
             precopy_begun: Instant::now(),
@@ -313,11 +314,11 @@ impl Attempt {
     async fn explore(&mut self, watched_since: Instant) -> Result<(), Failure> {
         let begun = Instant::now();
         let layout = self.machine.vm.memory().layout().clone();
-        if self.strategy == Strategy::Hybrid {
+        if self.strategy == Strategy::Hybrid && self.writes.may_look() {
             // Not waiting for anything: this is how long the guest is observed.
             let watched = (watched_since + EXPLORE_WINDOW).into();
             tokio::time::sleep_until(watched).await;
-            self.look_at_writes()?;
+            self.explore_writes()?;
         }
         let populated = block_in_place(|| pagemap::populated_pages(self.machine.vm.memory()))
             .context("cannot read which pages are populated")?;
@@ -326,6 +327,7 @@ impl Attempt {
         self.report.explore = Explore {
             time_ms,
             working_set: self.report.explore.working_set.take(),
+            guest_cost: std::mem::take(&mut self.report.explore.guest_cost),
             ..self.compare_with_probes(&populated)
         };
         self.pending = match self.uses(Part::Holes) {

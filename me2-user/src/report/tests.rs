@@ -63,6 +63,11 @@ fn filled() -> Report {
                 time_ms: 450.0,
                 complete: true,
             }),
+            guest_cost: GuestCost {
+                looks: 12,
+                protected_pages: 8_000,
+                time_ms: 40.0,
+            },
             ..Explore::default()
         },
         postcopy: Postcopy {
@@ -143,7 +148,8 @@ fn has_every_field_of_the_schema_and_no_other() {
         explore.time_ms explore.populated_pages explore.populated_touched_pages
         explore.populated_untouched_pages explore.touched_hole_pages
         explore.working_set.pages explore.working_set.faults explore.working_set.dropped_pages
-        explore.working_set.time_ms explore.working_set.complete
+        explore.working_set.time_ms explore.working_set.complete explore.guest_cost.looks
+        explore.guest_cost.protected_pages explore.guest_cost.time_ms
         precopy.passes precopy.pages precopy.bytes precopy.sends_saved.written_before_sent
         precopy.sends_saved.hot switch.pending_pages switch.hot_pages switch.written_pages
         switch.dirty_pages_per_second switch.wanted_pages switch.bytes_per_page

@@ -1,6 +1,7 @@
-mod measure;
-
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use me2_vmm::{
     boot::{BootSource, Kernel},
@@ -68,7 +69,7 @@ fn a_window_sees_what_the_guest_works_on() {
         observe: Duration::from_millis(100),
         time_max: Duration::from_secs(30),
     };
-    let Some(seen) = machine.observe(budget, || false) else {
+    let Some(seen) = machine.observe(budget) else {
         return;
     };
     assert!(seen.complete, "{seen:?}");
@@ -100,6 +101,18 @@ fn a_window_sees_what_the_guest_works_on() {
 }
 
 #[test]
+fn who_waits_is_told_of_the_cancellation() {
+    let cancellation = Cancellation::default();
+    assert!(!cancellation.wait(Duration::from_millis(1)));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| cancellation.wait(Duration::from_secs(3600)));
+        cancellation.cancel();
+        assert!(waiting.join().unwrap());
+    });
+    assert!(cancellation.wait(Duration::ZERO));
+}
+
+#[test]
 fn a_cancelled_window_ends() {
     let Some(machine) = Machine::start(64 << 20, "workload=kv fill=16M") else {
         return;
@@ -109,7 +122,9 @@ fn a_cancelled_window_ends() {
         observe: Duration::from_millis(100),
         time_max: Duration::from_secs(30),
     };
-    let Some(seen) = machine.observe(budget, || true) else {
+    let cancelled = Cancellation::default();
+    cancelled.cancel();
+    let Some(seen) = machine.observe_with(budget, &cancelled) else {
         return;
     };
     assert_eq!((seen.complete, seen.dropped_pages), (false, 0));
@@ -117,7 +132,7 @@ fn a_cancelled_window_ends() {
         time_max: Duration::ZERO,
         ..budget
     };
-    let seen = machine.observe(over, || false).unwrap();
+    let seen = machine.observe(over).unwrap();
     assert_eq!((seen.complete, seen.dropped_pages), (false, 0));
 }
 
@@ -221,8 +236,16 @@ impl Machine {
     }
 
     /// None, after saying why, where there are no probes.
-    fn observe(&self, budget: WindowBudget, cancelled: impl Fn() -> bool) -> Option<WorkingSet> {
-        let seen = observe_working_set(&self.vm, &self.probing, budget, cancelled).unwrap();
+    fn observe(&self, budget: WindowBudget) -> Option<WorkingSet> {
+        self.observe_with(budget, &Cancellation::default())
+    }
+
+    fn observe_with(
+        &self,
+        budget: WindowBudget,
+        cancellation: &Cancellation,
+    ) -> Option<WorkingSet> {
+        let seen = observe_working_set(&self.vm, &self.probing, budget, cancellation).unwrap();
         if seen.is_none() {
             eprintln!("SKIPPED: no probes: {:?}", self.probing.report().reason);
         }

@@ -40,9 +40,13 @@ const HOLE_SCAN_PAGES: PageIndex = 32768;
 /// One decoded page; its content lies in the batch that it came with.
 #[derive(Debug, Clone, Copy)]
 pub struct ArrivedPage {
+    /// Which.
     pub page: PageIndex,
+    /// Its version.
     pub version: Version,
+    /// Of its content.
     pub hash: u64,
+    /// Whether that is all zero.
     pub is_zero: bool,
 }
 
@@ -69,7 +73,9 @@ pub struct ArrivedCount {
 /// A page that a vCPU waits for, and what it is likely to want next.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
+    /// The missing page.
     pub page: PageIndex,
+    /// Pages near it.
     pub likely: Likely,
 }
 

@@ -266,6 +266,7 @@ impl Attempt {
     async fn watch_pass(&mut self, bulk: &mut Bulk, order: Vec<PageIndex>) -> Result<(), Failure> {
         let vcpus = self.machine.vm.vcpus().count();
         let is_running = self.stop.is_none();
+        let looks = is_running && self.strategy == Strategy::Hybrid;
         let mut wish = self.wish.clone();
         let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
         let until = limit.map(|limit| self.precopy_begun + limit);
@@ -279,8 +280,8 @@ impl Attempt {
                     }
                     return Ok(());
                 }
-                () = tokio::time::sleep_until(look.into()),
-                    if is_running && self.strategy == Strategy::Hybrid => self.look_at_writes()?,
+                () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now).into()),
+                    if looks && look.is_some() => self.explore_writes()?,
                 () = must_switch(&mut wish, until), if is_running && !pass.is_cut() => pass.cut(),
             }
         }

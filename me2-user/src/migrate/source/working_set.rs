@@ -5,13 +5,7 @@
 //! missing at all, and only on a link on which a miss costs more than a look: there for as long as
 //! some misses take.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use me2_engine::switch::Strategy;
 use me2_wire::PageIndex;
@@ -20,7 +14,7 @@ use tokio::task::block_in_place;
 use super::{Attempt, link::Link};
 use crate::{
     control::types::Part,
-    explore::window::{WindowBudget, WorkingSet, observe_working_set},
+    explore::window::{Cancellation, WindowBudget, WorkingSet, observe_working_set},
     report,
 };
 
@@ -33,20 +27,19 @@ const WINDOW_MAX: Duration = Duration::from_secs(2);
 const OBSERVE: Duration = Duration::from_millis(100);
 /// Of the time that an operator gives pre-copy, it takes a quarter at most.
 const LIMIT_DIVISOR: u32 = 4;
-/// Share of the guest's time that it may take.
-const SLOWDOWN_MAX: f64 = 0.08;
 
 /// Ends a window when dropped.
-struct Ending(Arc<AtomicBool>);
+struct Ending(Arc<Cancellation>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancel();
     }
 }
 
 impl Attempt {
-    /// How long a window pays: not at all where nothing will be missing, or on a short link.
+    /// How long a window pays: not at all where nothing will be missing, on a short link, or if it may
+    /// cost nothing.
     fn window_time(&self, link: &Link) -> Option<Duration> {
         let round_trip = link.connection.rtt();
         let limit = self.request.precopy_limit_ms.map(Duration::from_millis);
@@ -55,7 +48,8 @@ impl Attempt {
             Strategy::Hybrid => limit? / LIMIT_DIVISOR,
             Strategy::Precopy | Strategy::StopAndCopy => return None,
         };
-        let pays = round_trip >= ROUND_TRIP_MIN && self.uses(Part::WorkingSet);
+        let is_allowed = self.uses(Part::WorkingSet) && self.request.guest_slowdown_max() > 0.0;
+        let pays = round_trip >= ROUND_TRIP_MIN && is_allowed;
         pays.then(|| {
             (round_trip * WINDOW_ROUND_TRIPS)
                 .min(WINDOW_MAX)
@@ -70,16 +64,16 @@ impl Attempt {
             return;
         };
         let machine = self.machine.clone();
-        let is_cancelled = Arc::new(AtomicBool::new(false));
-        let _ending = Ending(is_cancelled.clone());
+        let cancellation = Arc::new(Cancellation::default());
+        let _ending = Ending(cancellation.clone());
+        let slowdown_max = self.request.guest_slowdown_max();
         let observed = tokio::task::spawn_blocking(move || {
             let budget = WindowBudget {
-                slowdown_max: SLOWDOWN_MAX,
+                slowdown_max,
                 observe: OBSERVE,
                 time_max,
             };
-            let is_over = || is_cancelled.load(Ordering::Relaxed);
-            observe_working_set(&machine.vm, &machine.probing, budget, is_over)
+            observe_working_set(&machine.vm, &machine.probing, budget, &cancellation)
         });
         match observed.await.expect("panics end the process") {
             Ok(Some(seen)) => self.note_working_set(&seen),
@@ -89,6 +83,7 @@ impl Attempt {
     }
 
     fn note_working_set(&mut self, seen: &WorkingSet) {
+        self.report.explore.guest_cost.time_ms += seen.guest_time().as_secs_f64() * 1e3;
         self.report.explore.working_set = Some(report::WorkingSet {
             pages: seen.first_uses.len() as u64,
             faults: seen.faults,

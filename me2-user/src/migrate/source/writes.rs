@@ -15,8 +15,9 @@ use crate::report::SendsSaved;
 
 /// What it costs the guest that a page it goes on writing was protected again: a fault.
 const FAULT: Duration = Duration::from_micros(4);
-/// The share of the vCPUs' time that looks may cost.
-const GUEST_SHARE: f64 = 0.03;
+/// What looks are to cost, of what exploration may: a window is short, they go on and on. If there
+/// would hardly be any, they may cost all of it.
+const PART_OF_SLOWDOWN: f64 = 3.0 / 8.0;
 /// The shortest time between looks, and the longest.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
@@ -24,6 +25,8 @@ const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// What is known of the guest's writes.
 pub(super) struct Writes {
     pub(super) heat: WriteHeat,
+    /// The share of the vCPUs' time that exploration may cost; 0: no looks during a pass.
+    slowdown_max: f64,
     looked: Instant,
     /// Found by the last look.
     found: u64,
@@ -33,10 +36,12 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Nothing is known of so many pages.
-    pub(super) fn new(page_count: PageIndex) -> Self {
+    /// Nothing is known of so many pages, and finding out, with all else, may cost this share of the
+    /// guest's time.
+    pub(super) fn new(page_count: PageIndex, slowdown_max: f64) -> Self {
         Self {
             heat: WriteHeat::new(page_count),
+            slowdown_max,
             looked: Instant::now(),
             found: 0,
             before_sent: Bitmap::new(page_count),
@@ -49,12 +54,21 @@ impl Writes {
         self.looked = Instant::now();
     }
 
-    /// When to look next, so that it costs the guest little: with so many vCPUs the faults come side
-    /// by side.
-    pub(super) fn next_look(&self, vcpus: usize) -> Instant {
+    /// Whether looks that no pass needs may be taken at all.
+    pub(super) fn may_look(&self) -> bool {
+        self.slowdown_max > 0.0
+    }
+
+    /// When to look next during a pass, if at all, so that it costs the guest no more than it may:
+    /// with so many vCPUs the faults come side by side.
+    pub(super) fn next_look(&self, vcpus: usize) -> Option<Instant> {
         let cost = FAULT.as_secs_f64() * self.found as f64 / vcpus.max(1) as f64;
-        let interval = Duration::from_secs_f64(cost / GUEST_SHARE);
-        self.looked + interval.clamp(INTERVAL_MIN, INTERVAL_MAX)
+        let paid_in = |share: f64| Duration::from_secs_f64(cost / share);
+        self.may_look().then(|| {
+            let interval = paid_in(self.slowdown_max * PART_OF_SLOWDOWN);
+            let interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
+            self.looked + interval.max(paid_in(self.slowdown_max))
+        })
     }
 
     /// A pass has been sent: of what was written before it was sent, only what was written again is
@@ -67,6 +81,16 @@ impl Writes {
 }
 
 impl Attempt {
+    /// A look that no pass needs: what it costs the guest is the price of knowing.
+    pub(super) fn explore_writes(&mut self) -> Result<(), Failure> {
+        self.look_at_writes()?;
+        let cost = &mut self.report.explore.guest_cost;
+        cost.looks += 1;
+        cost.protected_pages += self.writes.found;
+        cost.time_ms += FAULT.as_secs_f64() * 1e3 * self.writes.found as f64;
+        Ok(())
+    }
+
     /// Looks at the dirty log. What was written and sent before is pending again; what has not been
     /// read yet for this pass is not: it is protected now, and will be read as it is.
     pub(super) fn look_at_writes(&mut self) -> Result<(), Failure> {
@@ -100,5 +124,36 @@ impl Attempt {
             "looked at the dirty log"
         );
         self.pending.union(&dirty);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval_ms(found: u64, slowdown_max: f64, vcpus: usize) -> Option<u128> {
+        let mut writes = Writes::new(1, slowdown_max);
+        writes.found = found;
+        let next = writes.next_look(vcpus)?;
+        Some((next - writes.looked).as_millis())
+    }
+
+    #[test]
+    fn looks_keep_to_their_share() {
+        assert_eq!(interval_ms(0, 0.08, 1), Some(100));
+        // 7,500 faults of 4 us are 3% of a second.
+        assert_eq!(interval_ms(7_500, 0.08, 1), Some(1_000));
+        assert_eq!(interval_ms(7_500, 0.16, 1), Some(500));
+        assert_eq!(interval_ms(7_500, 0.08, 2), Some(500));
+        // Less seldom than every 2 s only where that would be more than 8%.
+        assert_eq!(interval_ms(40_000, 0.08, 1), Some(2_000));
+        assert_eq!(interval_ms(400_000, 0.08, 1), Some(20_000));
+        assert_eq!(interval_ms(7_500, 0.01, 1), Some(3_000));
+    }
+
+    #[test]
+    fn no_share_means_no_looks() {
+        assert_eq!(interval_ms(0, 0.0, 1), None);
+        assert_eq!(interval_ms(7_500, 0.0, 2), None);
     }
 }
