@@ -32,7 +32,7 @@ struct Cost {
 }
 
 /// What is worth its time, with what it costs in memory of compilers, Python, programs and the
-/// built-in guest (`bench codec`; chunks of 64 pages, from level 6 on of 512).
+/// built-in guest (`bench codec`; chunks of 64 pages, from level 6 on of 256).
 const CHOICES: [(Compression, Cost); 7] = [
     (Compression::None, cost(0.0, 1.0)),
     (zstd(-5), cost(1.8, 0.465)),
