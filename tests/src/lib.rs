@@ -6,7 +6,7 @@
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
 //! - [`Usage`]: what a process holds of the host
 //! - [`own_guest`]: a guest that is not the built-in one
-//! - [`faults`]: migrations with failures injected where a seed says
+//! - [`faults`]: migrations with failures injected where a seed says; [`soak`]: many without
 //!
 //! Every process ends with the test that started it. Nothing here asserts how long something takes,
 //! beyond a [`PATIENCE`] that is never used up.
@@ -24,6 +24,7 @@ mod migration;
 pub mod own_guest;
 mod process;
 mod report;
+pub mod soak;
 mod usage;
 mod vm;
 

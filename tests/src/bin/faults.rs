@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
-use me2_tests::faults::{self, Record, Totals};
+use me2_tests::{
+    faults::{self, Record, Totals},
+    soak,
+};
 
 /// Migrations with failures injected where a seed says, and who has the VM afterwards
 #[derive(Debug, Parser)]
@@ -31,7 +34,8 @@ Exit status: 0 all cases passed; 1 some did not, or it could not be tried.
 Examples:
   cargo xtask faults
   cargo xtask faults --cases 1000 --seed 7 --record faults.jsonl   (again, to go on)
-  cargo xtask faults --seed 7 --first 123 --cases 1"
+  cargo xtask faults --seed 7 --first 123 --cases 1
+  cargo xtask faults --soak 1000"
 )]
 struct Cli {
     /// Cases
@@ -49,6 +53,9 @@ struct Cli {
     /// Keep a line a case in this file; those of the same seed that it has are not played again
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Instead of failures: so many moves in a row, in all modes, and what they leave behind
+    #[arg(long, value_name = "MOVES", conflicts_with_all = ["cases", "seed", "first", "at_once", "record"], value_parser = clap::value_parser!(u32).range(soak::MOVES_MIN as i64..))]
+    soak: Option<u32>,
     /// What is printed in the end, on stdout
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -65,6 +72,33 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Err(reason) = me2_tests::kvm() {
         bail!("{reason}: the cases need real VMs");
     }
+    match cli.soak {
+        Some(moves) => soak(moves as usize, cli.output),
+        None => play(&cli),
+    }
+}
+
+fn soak(moves: usize, output: Output) -> anyhow::Result<ExitCode> {
+    let modes = ["hybrid", "postcopy", "precopy", "stop-and-copy"];
+    let soak = soak::run(moves, &modes, |number| {
+        if number.is_multiple_of(10) {
+            eprintln!("[{number}/{moves}]");
+        }
+    });
+    match output {
+        Output::Human => {
+            for held in &soak.held {
+                let (first, last) = (held.at_first, held.at_last);
+                println!("{:<22} {first:>12} at first, {last:>12} at last", held.what);
+            }
+            println!("{moves} moves, {} sockets left", soak.sockets_left);
+        }
+        Output::Json => println!("{}", serde_json::to_string_pretty(&soak)?),
+    }
+    Ok(status(soak.is_clean()))
+}
+
+fn play(cli: &Cli) -> anyhow::Result<ExitCode> {
     let numbers = cli.first..cli.first.saturating_add(cli.cases);
     let mut totals = Totals::new(cli.seed);
     let mut done = BTreeSet::new();
@@ -100,11 +134,15 @@ fn main() -> anyhow::Result<ExitCode> {
         Output::Human => println!("{totals}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&totals)?),
     }
-    Ok(if totals.passed == totals.cases {
+    Ok(status(totals.passed == totals.cases))
+}
+
+fn status(is_well: bool) -> ExitCode {
+    if is_well {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// The lines that are whole; the last one may not be.
