@@ -125,16 +125,10 @@ async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>) {
         };
         let knocks = knocks.clone();
         tokio::spawn(async move {
-            let connection = peer.connection.clone();
-            match knock(peer).await {
+            match knock(peer, place).await {
                 Ok(knock) => _ = knocks.send(knock).await,
-                Err(error) => {
-                    tracing::warn!("refused a peer: {error:#}");
-                    return;
-                }
+                Err(error) => tracing::warn!("refused a peer: {error:#}"),
             }
-            connection.closed().await;
-            drop(place);
         });
     }
 }

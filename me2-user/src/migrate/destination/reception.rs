@@ -23,7 +23,11 @@ use me2_wire::{
     },
     range::RangeList,
 };
-use tokio::{sync::mpsc, task::block_in_place, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::block_in_place,
+    time::timeout,
+};
 
 use super::{Incoming, pager::Origin, streams::accept_streams};
 use crate::{
@@ -62,16 +66,18 @@ pub struct Knock {
     control: FrameSender,
     /// Until the connection is served.
     receiver: Option<FrameReceiver>,
+    /// Free for another peer once this one is let go.
+    _place: OwnedSemaphorePermit,
 }
 
-/// Waits for a new peer's hello, and agrees on the version.
-pub async fn knock(peer: Peer) -> anyhow::Result<Knock> {
-    timeout(HELLO_TIMEOUT, say_hello(peer))
+/// Waits for the hello of a new peer, who takes one of the places, and agrees on the version.
+pub async fn knock(peer: Peer, place: OwnedSemaphorePermit) -> anyhow::Result<Knock> {
+    timeout(HELLO_TIMEOUT, say_hello(peer, place))
         .await
         .context("the peer did not say hello in time")?
 }
 
-async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
+async fn say_hello(peer: Peer, place: OwnedSemaphorePermit) -> anyhow::Result<Knock> {
     let (send, receive) = peer.connection.accept_bi().await.map_err(LinkError::from)?;
     let (mut receiver, preface) = FrameReceiver::begin(receive, StreamKind::Control).await?;
     let mut control = FrameSender::answering(send);
@@ -103,6 +109,7 @@ async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
         preface,
         control,
         receiver: Some(receiver),
+        _place: place,
     })
 }
 

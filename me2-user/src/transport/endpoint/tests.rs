@@ -63,6 +63,7 @@ fn echo(mut listener: Listener) -> tokio::sync::mpsc::UnboundedReceiver<Fingerpr
     let (accepted, receiver) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(peer) = listener.next_peer().await {
+            peer.admit();
             let _ = accepted.send(peer.fingerprint);
             tokio::spawn(async move {
                 while let Ok((mut send, mut receive)) = peer.connection.accept_bi().await {
@@ -371,6 +372,8 @@ async fn what_is_urgent_has_room_when_bulk_has_filled_the_window() {
     let target = listener.local_addr().unwrap();
     let _accepted = echo(listener);
     let (_endpoint, peer) = host.connect(target).await.unwrap();
+    // The echo comes from a side that has admitted this one.
+    assert_eq!(round_trip(&peer).await.unwrap(), b"hello");
     let window = SendWindow::new(peer.connection.clone(), Arc::new(Pacer::unlimited()));
     window.set(0);
     let mut bulk = peer.connection.open_uni().await.unwrap();
