@@ -9,7 +9,8 @@
 //! ~/.config/me2/
 //!   identity.pem   the certificate: public
 //!   identity.key   the private key: mode 0600
-//!   trusted        "sha256:HEX  NAME" a line, "#" starts a comment
+//!   trusted        "sha256:HEX  NAME" a line, "#" starts a comment; with "vm=NAME,NAME"
+//!                  before the name, trusted with these VMs alone
 //! ```
 
 mod fingerprint;
@@ -26,7 +27,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use folder::config_dir;
-pub use trust::{TrustStore, TrustedPeer, trust};
+pub use trust::{NotForThisVm, Scope, TrustStore, TrustedPeer, trust};
 
 const CERTIFICATE_FILE: &str = "identity.pem";
 const KEY_FILE: &str = "identity.key";
@@ -86,8 +87,18 @@ pub enum IdentityError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The peer is trusted already, with other VMs.
+    #[error("{peer} is trusted already, with {known}; to change that, edit the file `trusted`")]
+    OtherScope {
+        /// The peer.
+        peer: Fingerprint,
+        /// With what it is trusted.
+        known: Scope,
+    },
     /// The name given to a trusted peer cannot be written into the list.
-    #[error("invalid peer name {name:?}: 1 to 64 printable ASCII characters, no '#'")]
+    #[error(
+        "invalid peer name {name:?}: 1 to 64 printable ASCII characters, no '#', and not vm= first"
+    )]
     PeerName {
         /// The name as given.
         name: String,

@@ -143,15 +143,7 @@ impl Vm {
 
     /// Restores state into the stopped VM. Faults on the guest memory that the state refers to.
     pub fn restore(&self, blobs: &[StateBlob], elapsed: Elapsed) -> Result<(), StateError> {
-        if let Some(unknown) = blobs.iter().find(|blob| blob.version != STATE_VERSION) {
-            return Err(StateError::Version {
-                kind: unknown.kind,
-                version: unknown.version,
-            });
-        }
-        if let Some(unknown) = blobs.iter().find(|blob| !KINDS.contains(&blob.kind)) {
-            return Err(StateError::Unknown(unknown.kind));
-        }
+        check(blobs, self.vcpus().count() as u32)?;
         let clocks: Clocks = parse_json(blobs, Kind::Clock)?;
         let elapsed_ns = match elapsed {
             Elapsed::SameHost => monotonic_ns().saturating_sub(clocks.monotonic_ns),
@@ -280,6 +272,45 @@ impl Vm {
     }
 }
 
+/// That the pieces of a VM with so many vCPUs are known, all there, and of the size that KVM takes.
+/// Needs no VM: KVM is not asked before all of it is seen to be sound.
+pub fn check(blobs: &[StateBlob], cpus: u32) -> Result<(), StateError> {
+    if let Some(unknown) = blobs.iter().find(|blob| blob.version != STATE_VERSION) {
+        return Err(StateError::Version {
+            kind: unknown.kind,
+            version: unknown.version,
+        });
+    }
+    if let Some(unknown) = blobs.iter().find(|blob| !KINDS.contains(&blob.kind)) {
+        return Err(StateError::Unknown(unknown.kind));
+    }
+    parse_json::<Clocks>(blobs, Kind::Clock)?;
+    parse_json::<SerialRegisters>(blobs, Kind::Serial)?;
+    for chip in [
+        KVM_IRQCHIP_PIC_MASTER,
+        KVM_IRQCHIP_PIC_SLAVE,
+        KVM_IRQCHIP_IOAPIC,
+    ] {
+        parse::<kvm_irqchip>(blobs, Kind::InterruptController, chip as u16)?;
+    }
+    parse::<kvm_pit_state2>(blobs, Kind::IntervalTimer, 0)?;
+    (0..cpus as u16).try_for_each(|index| check_vcpu(blobs, index))
+}
+
+fn check_vcpu(blobs: &[StateBlob], index: u16) -> Result<(), StateError> {
+    parse::<kvm_regs>(blobs, Kind::Registers, index)?;
+    parse::<[u8; SREGS2_BYTES]>(blobs, Kind::SpecialRegisters, index)?;
+    split_xsave(find(blobs, Kind::Xsave, index)?)?;
+    parse::<kvm_xcrs>(blobs, Kind::ExtendedControl, index)?;
+    parse_msrs(find(blobs, Kind::Msrs, index)?)?;
+    parse::<kvm_lapic_state>(blobs, Kind::LocalApic, index)?;
+    parse::<kvm_vcpu_events>(blobs, Kind::Events, index)?;
+    parse::<kvm_mp_state>(blobs, Kind::Multiprocessing, index)?;
+    parse::<kvm_debugregs>(blobs, Kind::DebugRegisters, index)?;
+    parse::<[u8; 8]>(blobs, Kind::TscOffset, index)?;
+    Ok(())
+}
+
 fn blob(kind: Kind, index: u16, bytes: &[u8]) -> StateBlob {
     StateBlob {
         kind: kind as u16,
@@ -343,13 +374,19 @@ fn get_xsave(fd: &VcpuFd, xsave_bytes: usize) -> Result<Vec<u8>, StateError> {
     Ok(bytes)
 }
 
+/// The 4 KiB that every host has, and whole words behind them.
+fn split_xsave(bytes: &[u8]) -> Result<(&[u8], &[u8]), StateError> {
+    bytes
+        .split_at_checked(size_of::<kvm_xsave>())
+        .filter(|(_, extra)| extra.len().is_multiple_of(4))
+        .ok_or(StateError::Malformed(Kind::Xsave as u16))
+}
+
 fn set_xsave(fd: &VcpuFd, bytes: &[u8], xsave_bytes: usize) -> Result<(), StateError> {
     let malformed = || StateError::Malformed(Kind::Xsave as u16);
-    let (head, extra) = bytes
-        .split_at_checked(size_of::<kvm_xsave>())
-        .ok_or_else(malformed)?;
+    let (head, extra) = split_xsave(bytes)?;
     let words = extra_words(xsave_bytes);
-    if !extra.len().is_multiple_of(4) || extra.len() / 4 > words {
+    if extra.len() / 4 > words {
         return Err(malformed());
     }
     let mut area = Xsave::new(words).map_err(|_| malformed())?;
@@ -387,7 +424,7 @@ fn get_msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateErr
     Ok(all)
 }
 
-fn set_msrs(fd: &VcpuFd, bytes: &[u8]) -> Result<(), StateError> {
+fn parse_msrs(bytes: &[u8]) -> Result<Msrs, StateError> {
     let malformed = || StateError::Malformed(Kind::Msrs as u16);
     if !bytes.len().is_multiple_of(size_of::<kvm_msr_entry>()) {
         return Err(malformed());
@@ -396,9 +433,13 @@ fn set_msrs(fd: &VcpuFd, bytes: &[u8]) -> Result<(), StateError> {
         .chunks_exact(size_of::<kvm_msr_entry>())
         .map(|entry| kvm_msr_entry::read_from_bytes(entry).expect("a whole entry"))
         .collect();
-    let msrs = Msrs::from_entries(&entries).map_err(|_| malformed())?;
+    Msrs::from_entries(&entries).map_err(|_| malformed())
+}
+
+fn set_msrs(fd: &VcpuFd, bytes: &[u8]) -> Result<(), StateError> {
+    let msrs = parse_msrs(bytes)?;
     let count = fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
-    match entries.get(count) {
+    match msrs.as_slice().get(count) {
         None => Ok(()),
         Some(refused) => Err(StateError::Msr(refused.index)),
     }

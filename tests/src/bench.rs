@@ -105,6 +105,26 @@ impl Bench {
         self.folder.path()
     }
 
+    /// The folder of this bench's identity.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Lets the stranger be a peer of this bench, and this bench one of the stranger's; `options` are
+    /// those of `me2 cert trust` here.
+    pub fn make_friends(&self, options: &[&str]) {
+        let fingerprint = |mut me2: Command| {
+            let output = me2.output().expect("me2 runs");
+            let text = String::from_utf8(output.stdout).expect("plain text");
+            text.trim().to_owned()
+        };
+        let stranger = fingerprint(self.stranger(&["cert", "show"]));
+        let own = fingerprint(self.me2(&["cert", "show"]));
+        self.ask(&[&["cert", "trust", &stranger, "friend"], options].concat());
+        let mut trust = self.stranger(&["cert", "trust", &own, "bench"]);
+        assert!(trust.status().expect("me2 runs").success());
+    }
+
     /// `me2` with this bench's identity and sockets.
     pub fn me2(&self, arguments: &[&str]) -> Command {
         self.me2_as(&self.config, arguments)

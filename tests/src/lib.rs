@@ -4,6 +4,7 @@
 //! - [`Vm`]: a process that has a VM, or waits for one; [`Migration`]: a client that follows one
 //! - [`Report`]: what a migration tells of itself, and what must hold for every one that completed
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
+//! - [`hostile`]: a peer that is trusted and misbehaves
 //! - [`Usage`]: what a process holds of the host
 //! - [`own_guest`]: a guest that is not the built-in one
 //! - [`faults`]: migrations with failures injected where a seed says; [`soak`]: many without
@@ -19,6 +20,7 @@
 mod api;
 mod bench;
 pub mod faults;
+pub mod hostile;
 mod link;
 mod migration;
 pub mod own_guest;

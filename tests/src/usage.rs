@@ -20,6 +20,18 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// The most that was ever resident of a process that is there.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn peak_bytes(pid: u32) -> u64 {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no VmHWM of {pid}")) * 1024
+    }
+
     /// Of a process that is there.
     ///
     /// # Panics

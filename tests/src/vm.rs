@@ -95,9 +95,29 @@ impl Vm {
             .wait_stderr(text, |log| log.contains(text).then_some(()));
     }
 
+    /// Waits until a line of the log behind so many bytes has this text; gives the line.
+    pub fn wait_log_from(&self, bytes: usize, text: &str) -> String {
+        self.process.wait_stderr(text, |log| {
+            let new = log.get(bytes..)?;
+            let line = new.lines().find(|line| line.contains(text))?;
+            let said = line
+                .split_once("failed before the handover: ")
+                .map_or(line, |(_, said)| said);
+            let said = said
+                .split_once("refused a peer: ")
+                .map_or(said, |(_, said)| said);
+            Some(said.to_owned())
+        })
+    }
+
     /// What it holds of the host.
     pub fn usage(&self) -> Usage {
         Usage::of(self.process.pid())
+    }
+
+    /// The most that it ever had resident.
+    pub fn peak_bytes(&self) -> u64 {
+        Usage::peak_bytes(self.process.pid())
     }
 
     /// Its status; `None` if it does not answer (yet, or any more).

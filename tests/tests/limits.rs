@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use me2_tests::{Bench, Guest, Link, Report, Vm, require_kvm};
+use me2_tests::{Bench, Guest, Link, Report, Vm, Way, require_kvm};
 
 const CAP_BYTES_PER_SECOND: f64 = 5e6;
 /// As they are, so that there is enough to send for some ten seconds.

@@ -142,7 +142,9 @@ async fn destination(args: &EndArgs) -> Result<()> {
         });
         tokio::select! {
             peer = listener.next_peer() => {
-                let connection = peer.context("the endpoint ended")?.connection;
+                let peer = peer.context("the endpoint ended")?;
+                peer.admit();
+                let connection = peer.connection;
                 let requests_at = if flow == 0 { args.requests_at } else { f64::INFINITY };
                 tokio::spawn(receive(connection, flow, counts.clone(), requests_at));
                 flow += 1;

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use super::{ConfigDir, print};
-use crate::identity::{Fingerprint, Identity, TrustedPeer, trust};
+use crate::control::socket::VmName;
+use crate::identity::{Fingerprint, Identity, Scope, TrustedPeer, trust};
 
 /// `me2 cert`, parsed.
 #[derive(Debug, Clone, Args)]
@@ -51,7 +52,7 @@ pub enum CertCommand {
     },
     /// Trust another host: it may send VMs here, and get them from here
     #[command(
-        after_help = "Example:\n  me2 cert trust sha256:… host-b\n\nTo trust it no more, delete its line from the file `trusted`."
+        after_help = "Examples:\n  me2 cert trust sha256:… host-b\n  me2 cert trust sha256:… host-c --vm web1 --vm web2     (with these VMs alone)\n\nTo trust it no more, delete its line from the file `trusted`."
     )]
     Trust {
         /// The other host's fingerprint: sha256: and 64 hexadecimal digits
@@ -60,6 +61,9 @@ pub enum CertCommand {
         /// What you call it
         #[arg(value_name = "NAME", default_value = "peer")]
         name: String,
+        /// Trust it with the VM of this name alone, here and at its side; may be given several times
+        #[arg(long = "vm", value_name = "NAME")]
+        vms: Vec<VmName>,
         /// Where to.
         #[command(flatten)]
         config: ConfigDir,
@@ -91,13 +95,19 @@ fn carry_out(command: CertCommand, stdout: &mut impl Write) -> anyhow::Result<()
             config,
         } => {
             let peers = TrustedPeer::load_all(&config.resolve()?)?;
-            let lines = peers
-                .iter()
-                .map(|peer| format!("{}  {}\n", peer.fingerprint, peer.name));
+            let lines = peers.iter().map(|peer| match &peer.scope {
+                Scope::AnyVm => format!("{}  {}\n", peer.fingerprint, peer.name),
+                only => format!("{}  {only}  {}\n", peer.fingerprint, peer.name),
+            });
             print(stdout, &lines.collect::<String>())
         }
-        CertCommand::Trust { peer, name, config } => {
-            let is_new = trust(&config.resolve()?, peer, &name)?;
+        CertCommand::Trust {
+            peer,
+            name,
+            vms,
+            config,
+        } => {
+            let is_new = trust(&config.resolve()?, peer, &name, &Scope::of(vms))?;
             eprintln!(
                 "{}",
                 if is_new {

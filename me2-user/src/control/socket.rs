@@ -194,6 +194,13 @@ impl ControlSocket {
     }
 }
 
+impl VmName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for VmName {
     type Err = InvalidName;
 

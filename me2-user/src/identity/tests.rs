@@ -67,8 +67,8 @@ fn trusts_itself_and_whom_it_was_told() {
     let peer = Fingerprint::of(b"peer");
     let stranger = Fingerprint::of(b"stranger");
 
-    assert!(trust(dir.path(), peer, "host b").unwrap());
-    assert!(!trust(dir.path(), peer, "again").unwrap());
+    assert!(trust(dir.path(), peer, "host b", &Scope::AnyVm).unwrap());
+    assert!(!trust(dir.path(), peer, "again", &Scope::AnyVm).unwrap());
     let store = TrustStore::load(dir.path()).unwrap();
     assert!(store.trusts(&own) && store.trusts(&peer) && !store.trusts(&stranger));
     let peers = TrustedPeer::load_all(dir.path()).unwrap();
@@ -76,7 +76,8 @@ fn trusts_itself_and_whom_it_was_told() {
         peers,
         [TrustedPeer {
             fingerprint: peer,
-            name: "host b".to_owned()
+            name: "host b".to_owned(),
+            scope: Scope::AnyVm,
         }]
     );
     assert!(!TrustStore::only(peer).trusts(&own));
@@ -89,7 +90,7 @@ fn the_trusted_file_may_be_edited_by_hand() {
     let path = dir.path().join("trusted");
     fs::write(&path, format!("# hosts\n\n  {a}\thost a # old\r\n{b}")).unwrap();
     let c = Fingerprint::of(b"c");
-    trust(dir.path(), c, "c").unwrap();
+    trust(dir.path(), c, "c", &Scope::AnyVm).unwrap();
     let peers = TrustedPeer::load_all(dir.path()).unwrap();
     assert_eq!(
         peers.iter().map(|p| p.fingerprint).collect::<Vec<_>>(),
@@ -108,9 +109,72 @@ fn the_trusted_file_may_be_edited_by_hand() {
 #[test]
 fn names_cannot_break_the_file() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["", " x", "a\nb", "a#b", "é", &"n".repeat(65)] {
-        let error = trust(dir.path(), Fingerprint::of(b"a"), name).unwrap_err();
+    for name in ["", " x", "a\nb", "a#b", "é", "vm=a", &"n".repeat(65)] {
+        let error = trust(dir.path(), Fingerprint::of(b"a"), name, &Scope::AnyVm).unwrap_err();
         assert!(matches!(error, IdentityError::PeerName { .. }), "{name:?}");
     }
     assert!(!dir.path().join("trusted").exists());
+}
+
+fn only(names: &[&str]) -> Scope {
+    Scope::Only(names.iter().map(|name| name.parse().unwrap()).collect())
+}
+
+#[test]
+fn a_peer_may_be_trusted_with_some_vms_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = Identity::create(dir.path(), false).unwrap().fingerprint();
+    let (limited, free) = (Fingerprint::of(b"limited"), Fingerprint::of(b"free"));
+    // Who is listed once the store is loaded counts as well.
+    let store = TrustStore::load(dir.path()).unwrap();
+    assert!(trust(dir.path(), limited, "host b", &only(&["web1", "web2"])).unwrap());
+    assert!(trust(dir.path(), free, "host c", &Scope::AnyVm).unwrap());
+    for store in [store, TrustStore::load(dir.path()).unwrap()] {
+        assert!(store.trusts(&limited) && store.trusts(&free));
+        for vm in ["web1", "web2"] {
+            assert_eq!(store.allow(&limited, vm), Ok(()));
+        }
+        for vm in ["web", "web11", "WEB1", "web1,web2", ""] {
+            let refused = store.allow(&limited, vm).unwrap_err();
+            assert!(refused.to_string().contains("vm=web1,web2"), "{refused}");
+        }
+        for anybody in [own, free] {
+            assert_eq!(store.allow(&anybody, "db"), Ok(()));
+        }
+    }
+
+    let same = trust(dir.path(), limited, "again", &only(&["web1", "web2"]));
+    assert!(!same.unwrap());
+    for other in [Scope::AnyVm, only(&["web1"])] {
+        let error = trust(dir.path(), limited, "again", &other).unwrap_err();
+        assert!(matches!(error, IdentityError::OtherScope { .. }), "{error}");
+    }
+}
+
+#[test]
+fn lines_with_vms_may_be_edited_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+    let path = dir.path().join("trusted");
+    fs::write(
+        &path,
+        format!("{a}  vm=x\n{b} vm=y host b\n{a}\tvm=z host a\n"),
+    )
+    .unwrap();
+    let peers = TrustedPeer::load_all(dir.path()).unwrap();
+    assert_eq!((&peers[0].name[..], &peers[1].name[..]), ("", "host b"));
+    assert_eq!(peers[0].scope, only(&["x"]));
+    Identity::create(dir.path(), false).unwrap();
+    let store = TrustStore::load(dir.path()).unwrap();
+    assert!(store.allow(&a, "x").is_ok() && store.allow(&a, "z").is_ok());
+    assert!(store.allow(&a, "y").is_err() && store.allow(&b, "x").is_err());
+
+    for bad in ["vm=", "vm= x", "vm=x,", "vm=x,,y", "vm=../x", "vm=.x"] {
+        fs::write(&path, format!("{a} {bad} host\n")).unwrap();
+        let error = TrustedPeer::load_all(dir.path()).unwrap_err();
+        assert!(
+            matches!(error, IdentityError::TrustedLine { line: 1, .. }),
+            "{bad}"
+        );
+    }
 }

@@ -39,6 +39,7 @@ use super::Machine;
 use crate::{
     control::types::{MigrationStatus, Phase},
     explore::Probing,
+    identity::Fingerprint,
     process::{host_memory, monitor::GuestMonitor, published},
 };
 use intake::Intake;
@@ -53,6 +54,8 @@ const FIRST_SECOND: Duration = Duration::from_secs(1);
 /// A VM on its way here, or here with pages missing.
 pub struct Incoming {
     machine: Arc<Machine>,
+    /// Whose VM it was: the only one who goes on with it.
+    peer: Fingerprint,
     migration: [u8; 16],
     epoch: u64,
     ownership: Mutex<ownership::Destination>,
@@ -79,6 +82,7 @@ impl Incoming {
         monitor: GuestMonitor,
         probing: Arc<Probing>,
         ended: EndHandler,
+        peer: Fingerprint,
         migration: [u8; 16],
         epoch: u64,
         same_host: bool,
@@ -98,6 +102,7 @@ impl Incoming {
         ownership.on_peer(SourceMessage::Prepare { epoch })?;
         Ok(Self {
             machine,
+            peer,
             migration,
             epoch,
             ownership: Mutex::new(ownership),

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     control::types::{MigrateRequest, Mode, Outcome, Part, Report},
-    identity::{Identity, TrustStore},
+    identity::{Fingerprint, Identity, TrustStore},
     process::{host_memory, published},
     report::{Explore, Ram, Status},
     transport::{frames::LinkError, limits::SocketGrant, pace::Pacer},
@@ -115,6 +115,8 @@ pub struct Attempt {
     credentials: Arc<Credentials>,
     request: MigrateRequest,
     migration: [u8; 16],
+    /// Who the destination is, once that is known.
+    peer: Option<Fingerprint>,
     strategy: Strategy,
     ownership: Arc<Mutex<ownership::Source>>,
     epoch: u64,
@@ -177,6 +179,7 @@ impl Attempt {
             credentials,
             request,
             migration,
+            peer: None,
             ownership,
             epoch: 0,
             pages: Arc::new(Mutex::new(SourcePages::new(page_count))),
@@ -279,6 +282,7 @@ impl Attempt {
         self.epoch = prepare.epoch();
         let mut link = self.connect(message::Purpose::Migrate).await?;
         self.connection = Some(link.connection.clone());
+        self.peer = Some(link.fingerprint);
         self.socket = Some(link.socket);
         link.control
             .message(&ToDestination::Machine {
@@ -286,7 +290,7 @@ impl Attempt {
                 scheme: published::scheme(self.request.mode),
             })
             .await?;
-        match link.replies.message().await? {
+        match link.reply().await? {
             ToSource::Ready => {
                 let prepared = DestinationMessage::Prepared { epoch: self.epoch };
                 self.lock_ownership()

@@ -41,7 +41,7 @@ use crate::{
         types::{MigrationStatus, Mode, Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
     },
     explore::Probing,
-    identity::{Identity, TrustStore},
+    identity::{Fingerprint, Identity, TrustStore},
     migrate::{destination::Incoming, source::Credentials},
 };
 use monitor::GuestMonitor;
@@ -184,10 +184,12 @@ impl Node {
     pub fn admit(
         &self,
         document: MachineDocument,
+        peer: Fingerprint,
         migration: [u8; 16],
         epoch: u64,
         same_host: bool,
     ) -> anyhow::Result<Incoming> {
+        self.credentials.trust.allow(&peer, &document.name)?;
         anyhow::ensure!(
             document.memory_bytes <= self.memory_max,
             "the VM has {} MiB of memory, more than this receiver's --max-memory",
@@ -199,7 +201,7 @@ impl Node {
         let ended = self.end_handler();
         let probing = self.probing.clone();
         Incoming::prepare(
-            &self.host, document, monitor, probing, ended, migration, epoch, same_host,
+            &self.host, document, monitor, probing, ended, peer, migration, epoch, same_host,
         )
     }
 

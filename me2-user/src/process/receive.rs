@@ -7,7 +7,7 @@ use std::{
 };
 
 use me2_engine::ownership;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Inputs, Node, NodeOptions, commands, exit_code, runtime};
 use crate::{
@@ -23,6 +23,10 @@ use crate::{
 
 /// Peers that have said hello and wait to be looked at.
 const KNOCKS_QUEUED: usize = 4;
+
+/// Connections at once, whether they have said hello or wait to be looked at; more are turned away.
+/// Honest peers need one, and one more when they come back.
+const PEERS_MAX: usize = 16;
 
 /// How long the last connection may take to drain. The VM runs meanwhile.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -112,10 +116,16 @@ async fn free_connection(endpoint: quinn::Endpoint) {
 
 /// Listens for peers until nobody wants them any more.
 async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>) {
+    let places = Arc::new(Semaphore::new(PEERS_MAX));
     while let Some(peer) = listener.next_peer().await {
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(peer = %peer.fingerprint, "refused a peer: {PEERS_MAX} are connected");
+            peer.connection.close(1u8.into(), b"too many connections");
+            continue;
+        };
         let knocks = knocks.clone();
         tokio::spawn(async move {
-            match knock(peer).await {
+            match knock(peer, place).await {
                 Ok(knock) => _ = knocks.send(knock).await,
                 Err(error) => tracing::warn!("refused a peer: {error:#}"),
             }

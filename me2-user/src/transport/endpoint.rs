@@ -17,7 +17,8 @@ use tracing::{debug, info, warn};
 pub use failure::ConnectFailure;
 use foreign::{ForeignDatagrams, ForeignWatch};
 pub use parameters::{
-    RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX, transport_config,
+    RECEIVE_WINDOW, RECEIVE_WINDOW_BEFORE, STREAM_RECEIVE_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    transport_config,
 };
 
 use super::limits::SocketGrant;
@@ -40,6 +41,14 @@ pub struct Peer {
     pub fingerprint: Fingerprint,
     /// What this side's socket was granted.
     pub socket: SocketGrant,
+}
+
+impl Peer {
+    /// Lets it have as much under way as a migration needs. Until then, a peer that was waited for can
+    /// make this process hold no more than its first messages.
+    pub fn admit(&self) {
+        self.connection.set_receive_window(RECEIVE_WINDOW);
+    }
 }
 
 /// An endpoint that waits for trusted peers.

@@ -32,10 +32,17 @@ pub enum LinkError {
     /// The frame is no message.
     #[error("the peer sent a malformed message")]
     Message(#[from] message::MalformedMessage),
+    /// Nothing came for longer than an honest peer is silent.
+    #[error("the peer is connected, but has said nothing for {} s", SILENCE_MAX.as_secs())]
+    Silent,
     /// The frame or message does not belong here.
     #[error("the peer sent {0} where it does not belong")]
     Unexpected(&'static str),
 }
+
+/// How long a peer whose connection lives may say nothing where it has something to say: longer than
+/// anything that an honest one does meanwhile.
+pub const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// How long last words may take to arrive.
 const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -165,11 +172,35 @@ impl FrameReceiver {
 
     /// The next frame, or `None` where the peer ended the stream.
     pub async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
-        self.next_within(u32::MAX).await
+        self.next_if(|_| Ok(())).await
     }
 
-    /// The same, with a payload of at most so many bytes besides the cap of its kind.
-    async fn next_within(&mut self, bytes_max: u32) -> Result<Option<Frame>, LinkError> {
+    /// The next frame, if it is one of pages.
+    pub async fn next_pages(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
+        let pages_only = |header: Header| match header.kind {
+            FrameKind::Pages => Ok(()),
+            FrameKind::Message => Err(LinkError::Unexpected("a message among pages")),
+        };
+        Ok(match self.next_if(pages_only).await? {
+            Some(Frame::Pages(payload) | Frame::Message(payload)) => Some(payload),
+            None => None,
+        })
+    }
+
+    /// The next frame, of at most so many bytes besides the cap of its kind.
+    pub async fn next_within(&mut self, bytes_max: u32) -> Result<Option<Frame>, LinkError> {
+        self.next_if(|header| match header.length > bytes_max {
+            true => Err(LinkError::Unexpected("a long frame")),
+            false => Ok(()),
+        })
+        .await
+    }
+
+    /// The next frame, if its header will do: nothing is allocated before.
+    async fn next_if(
+        &mut self,
+        check: impl FnOnce(Header) -> Result<(), LinkError>,
+    ) -> Result<Option<Frame>, LinkError> {
         let mut header = [0; HEADER_BYTES];
         match self.stream.read_exact(&mut header).await {
             Ok(()) => {}
@@ -178,9 +209,7 @@ impl FrameReceiver {
         }
         // The length is capped by kind before anything is allocated.
         let header = Header::decode(&header)?;
-        if header.length > bytes_max {
-            return Err(LinkError::Unexpected("a long frame"));
-        }
+        check(header)?;
         let mut payload = vec![0; header.length as usize];
         self.stream.read_exact(&mut payload).await?;
         Ok(Some(match header.kind {

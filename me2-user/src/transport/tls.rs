@@ -23,7 +23,10 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::{endpoint::transport_config, pace::Pacer};
+use super::{
+    endpoint::{RECEIVE_WINDOW, RECEIVE_WINDOW_BEFORE, transport_config},
+    pace::Pacer,
+};
 use crate::identity::{Fingerprint, Identity, TrustStore};
 
 /// What both ends must name in the handshake (ALPN): the protocol and its major version.
@@ -54,8 +57,9 @@ pub fn server_config(
     tls.send_tls13_tickets = 0;
 
     let quic = QuicServerConfig::try_from(tls).map_err(no_initial_suite)?;
+    let unlimited = Arc::new(Pacer::unlimited());
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(quic));
-    config.transport_config(transport_config(&Arc::new(Pacer::unlimited())));
+    config.transport_config(transport_config(&unlimited, RECEIVE_WINDOW_BEFORE));
     config.max_incoming(INCOMING_MAX);
     config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
     Ok(config)
@@ -80,7 +84,7 @@ pub fn client_config(
 
     let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
-    config.transport_config(transport_config(pacer));
+    config.transport_config(transport_config(pacer, RECEIVE_WINDOW));
     Ok(config)
 }
 

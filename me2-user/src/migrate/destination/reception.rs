@@ -5,12 +5,15 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
 use me2_engine::ownership::{DestinationAction, SourceMessage};
-use me2_vmm::{clock, machine::MachineDocument};
+use me2_vmm::{
+    clock,
+    machine::{DOCUMENT_BYTES_MAX, MachineDocument},
+};
 use me2_wire::{
     PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Version,
     frame::{Preface, StreamKind},
@@ -20,7 +23,11 @@ use me2_wire::{
     },
     range::RangeList,
 };
-use tokio::{sync::mpsc, task::block_in_place, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::block_in_place,
+    time::timeout,
+};
 
 use super::{Incoming, pager::Origin, streams::accept_streams};
 use crate::{
@@ -32,7 +39,7 @@ use crate::{
     process::{Node, published},
     transport::{
         endpoint::Peer,
-        frames::{Frame, FrameReceiver, FrameSender, LinkError},
+        frames::{Frame, FrameReceiver, FrameSender, LinkError, SILENCE_MAX},
     },
 };
 
@@ -42,6 +49,10 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const FRAMES_AHEAD: usize = 8;
 /// How long a peer may take to read a short answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest hello, and largest message with a machine document: all that a peer can say before it is
+/// this process's only one.
+const HELLO_BYTES_MAX: u32 = 256;
+const MACHINE_BYTES_MAX: u32 = DOCUMENT_BYTES_MAX as u32 + 256;
 /// Leaves of the hash tree that a source may look into.
 const LEAVES_MAX: usize = 64;
 /// Attempts that ended before the handover and are remembered as never run.
@@ -53,23 +64,25 @@ pub struct Knock {
     hello: Hello,
     preface: Preface,
     control: FrameSender,
-    frames: mpsc::Receiver<Result<Frame, LinkError>>,
-    _reader: AbortOnDrop,
+    /// Until the connection is served.
+    receiver: Option<FrameReceiver>,
+    /// Free for another peer once this one is let go.
+    _place: OwnedSemaphorePermit,
 }
 
-/// Waits for a new peer's hello, and agrees on the version.
-pub async fn knock(peer: Peer) -> anyhow::Result<Knock> {
-    timeout(HELLO_TIMEOUT, say_hello(peer))
+/// Waits for the hello of a new peer, who takes one of the places, and agrees on the version.
+pub async fn knock(peer: Peer, place: OwnedSemaphorePermit) -> anyhow::Result<Knock> {
+    timeout(HELLO_TIMEOUT, say_hello(peer, place))
         .await
         .context("the peer did not say hello in time")?
 }
 
-async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
+async fn say_hello(peer: Peer, place: OwnedSemaphorePermit) -> anyhow::Result<Knock> {
     let (send, receive) = peer.connection.accept_bi().await.map_err(LinkError::from)?;
     let (mut receiver, preface) = FrameReceiver::begin(receive, StreamKind::Control).await?;
     let mut control = FrameSender::answering(send);
     control.set_priority(PRIORITY_CONTROL);
-    let ToDestination::Hello(hello) = receiver.message().await? else {
+    let ToDestination::Hello(hello) = receiver.message_within(HELLO_BYTES_MAX).await? else {
         bail!("the peer did not begin with hello");
     };
     if hello.migration != preface.migration || hello.epoch != preface.epoch {
@@ -90,6 +103,20 @@ async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
             boot_id: clock::boot_id(),
         })
         .await?;
+    Ok(Knock {
+        peer,
+        hello,
+        preface,
+        control,
+        receiver: Some(receiver),
+        _place: place,
+    })
+}
+
+/// Reads the control stream ahead, until it ends or the task is dropped.
+fn read_ahead(
+    mut receiver: FrameReceiver,
+) -> (mpsc::Receiver<Result<Frame, LinkError>>, AbortOnDrop) {
     let (forward, frames) = mpsc::channel(FRAMES_AHEAD);
     let reader = AbortOnDrop(tokio::spawn(async move {
         loop {
@@ -103,14 +130,7 @@ async fn say_hello(peer: Peer) -> anyhow::Result<Knock> {
             }
         }
     }));
-    Ok(Knock {
-        peer,
-        hello,
-        preface,
-        control,
-        frames,
-        _reader: reader,
-    })
+    (frames, reader)
 }
 
 /// Tells the source that this epoch was not and will not be run here.
@@ -121,18 +141,17 @@ async fn refuse(control: &mut FrameSender, epoch: u64, reason: &str) {
 }
 
 impl Knock {
-    async fn message(&mut self) -> anyhow::Result<ToDestination> {
-        match self.frames.recv().await {
-            Some(Ok(Frame::Message(payload))) => Ok(message::decode(&payload)?),
-            Some(Ok(Frame::Pages(_))) => bail!(LinkError::Unexpected("pages")),
-            Some(Err(error)) => Err(error.into()),
-            None => bail!(LinkError::Ended),
-        }
+    async fn machine(&mut self) -> anyhow::Result<ToDestination> {
+        let receiver = self.receiver.as_mut().context("it is served already")?;
+        Ok(receiver.message_within(MACHINE_BYTES_MAX).await?)
     }
 
+    /// Whether it goes on with this migration. Whoever knows its number could say so: only the
+    /// identity that began it may.
     fn recovers(&self, incoming: &Incoming) -> bool {
         self.hello.purpose == Purpose::Recover
             && incoming.is(&self.hello.migration, self.hello.epoch)
+            && incoming.peer == self.peer.fingerprint
     }
 }
 
@@ -205,13 +224,14 @@ impl Reception {
     }
 
     async fn prepare(&mut self, knock: &mut Knock) -> anyhow::Result<Incoming> {
-        let ToDestination::Machine { document, scheme } = timeout(HELLO_TIMEOUT, knock.message())
+        let ToDestination::Machine { document, scheme } = timeout(HELLO_TIMEOUT, knock.machine())
             .await
             .context("the peer did not describe its machine in time")??
         else {
             bail!("the peer did not describe its machine");
         };
         let document = MachineDocument::from_json(&document)?;
+        let peer = knock.peer.fingerprint;
         tracing::info!(
             name = document.name,
             memory_mib = document.memory_bytes >> 20,
@@ -220,7 +240,8 @@ impl Reception {
         );
         let same_host = knock.hello.boot_id != [0; 16] && knock.hello.boot_id == clock::boot_id();
         let (migration, epoch) = (knock.hello.migration, knock.hello.epoch);
-        let incoming = block_in_place(|| self.node.admit(document, migration, epoch, same_host))?;
+        let incoming =
+            block_in_place(|| self.node.admit(document, peer, migration, epoch, same_host))?;
         self.node.set_state(VmState::Incoming);
         self.node.begin_incoming(published::mode(scheme));
         knock.control.message(&ToSource::Ready).await?;
@@ -321,6 +342,29 @@ async fn successor(
     }
 }
 
+/// How long nothing has come on any stream. Keep-alives say nothing.
+struct Silence {
+    frames: u64,
+    since: Instant,
+}
+
+impl Silence {
+    fn new(connection: &quinn::Connection) -> Self {
+        Self {
+            frames: connection.stats().frame_rx.stream,
+            since: Instant::now(),
+        }
+    }
+
+    fn is_too_long(&mut self, connection: &quinn::Connection) -> bool {
+        let frames = connection.stats().frame_rx.stream;
+        if frames != self.frames {
+            (self.frames, self.since) = (frames, Instant::now());
+        }
+        self.since.elapsed() >= SILENCE_MAX
+    }
+}
+
 /// What a connection has got to.
 #[derive(Default)]
 struct Progress {
@@ -355,12 +399,18 @@ impl Incoming {
         // What the last connection brought is no fault of this one.
         while self.intake.failure().is_some() {}
         let connection = knock.peer.connection.clone();
+        // From here on it may send as much as a migration needs.
+        knock.peer.admit();
+        let receiver = knock.receiver.take().context("it is served already")?;
+        let (mut frames, _reader) = read_ahead(receiver);
         let (copied, mut copies) = mpsc::channel(1);
+        let (stray, mut strays) = mpsc::channel(1);
         let streams = accept_streams(
             connection.clone(),
             knock.preface,
             self.intake.queue(Origin::Bulk),
             copied,
+            stray,
         );
         let _streams = AbortOnDrop(tokio::spawn(streams));
         let mut urgent = Vec::new();
@@ -375,9 +425,11 @@ impl Incoming {
         }));
         let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         let mut progress = Progress::default();
+        let mut silence = Silence::new(&connection);
         loop {
             tokio::select! {
-                frame = knock.frames.recv() => {
+                Some(error) = strays.recv() => return Err(error.into()),
+                frame = frames.recv() => {
                     let frame = frame.ok_or(LinkError::Ended)??;
                     if progress.skips(&frame)? {
                         continue;
@@ -398,6 +450,10 @@ impl Incoming {
                 _ = tick.tick() => {
                     let faults = self.requests.load(Ordering::Relaxed);
                     let missing_pages = self.pager.outstanding();
+                    // With all pages in, nothing need come: comparing them may take long.
+                    if silence.is_too_long(&connection) && (missing_pages > 0 || !progress.has_handover) {
+                        return Err(LinkError::Silent.into());
+                    }
                     self.note_first_second(false);
                     knock.control.message(&ToSource::Progress { missing_pages, faults }).await?;
                     node.publish_incoming(|status| self.describe(status, &connection));

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     migrate::{PRIORITY_FAULT, loses_much},
-    transport::frames::{Frame, FrameReceiver, FrameSender, LinkError},
+    transport::frames::{FrameReceiver, FrameSender, LinkError},
 };
 
 impl Incoming {
@@ -74,12 +74,7 @@ async fn ask(
     request.message(&asked).await?;
     request.finish();
     let mut answer = FrameReceiver::answering(receive);
-    while let Some(frame) = answer.next().await? {
-        let Frame::Pages(payload) = frame else {
-            return Err(LinkError::Unexpected(
-                "a message as the answer to a page request",
-            ));
-        };
+    while let Some(payload) = answer.next_pages().await? {
         // Gone only when the migration is over.
         let _ = answers.send(payload).await;
     }

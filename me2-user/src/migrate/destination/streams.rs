@@ -7,18 +7,23 @@ use tokio::sync::mpsc;
 use crate::transport::frames::{Frame, FrameReceiver, LinkError};
 
 /// Takes the streams of a connection until it breaks: pages go to `pages`, a copy of the handover,
-/// whole, to `copies`.
+/// whole, to `copies`, and to `failures` the reason why one was none that a source opens.
 pub async fn accept_streams(
     connection: quinn::Connection,
     expected: Preface,
     pages: mpsc::Sender<Vec<u8>>,
     copies: mpsc::Sender<Vec<Frame>>,
+    failures: mpsc::Sender<LinkError>,
 ) {
     while let Ok(stream) = connection.accept_uni().await {
-        let (pages, copies) = (pages.clone(), copies.clone());
+        let (pages, copies, failures) = (pages.clone(), copies.clone(), failures.clone());
         tokio::spawn(async move {
-            if let Err(error) = read(stream, expected, pages, copies).await {
-                tracing::debug!("a stream ended: {error}");
+            match read(stream, expected, pages, copies).await {
+                Ok(()) => {}
+                // What a link that breaks leaves behind, or a stream that the source has given up.
+                Err(LinkError::Read(error)) => tracing::debug!("a stream ended: {error}"),
+                // One is enough.
+                Err(error) => _ = failures.try_send(error),
             }
         });
     }
@@ -52,10 +57,7 @@ async fn read_pages(
     mut frames: FrameReceiver,
     pages: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), LinkError> {
-    while let Some(frame) = frames.next().await? {
-        let Frame::Pages(payload) = frame else {
-            return Err(LinkError::Unexpected("a message on a bulk stream"));
-        };
+    while let Some(payload) = frames.next_pages().await? {
         if pages.send(payload).await.is_err() {
             break;
         }
@@ -65,7 +67,7 @@ async fn read_pages(
 
 async fn read_copy(mut frames: FrameReceiver) -> Result<Vec<Frame>, LinkError> {
     let (mut copy, mut bytes) = (Vec::new(), 0);
-    while let Some(frame) = frames.next().await? {
+    while let Some(frame) = frames.next_within(HANDOVER_COPY_BYTES_MAX as u32).await? {
         bytes += HEADER_BYTES + frame.bytes();
         if bytes > HANDOVER_COPY_BYTES_MAX {
             return Err(LinkError::Unexpected("a long copy of the handover"));

@@ -7,7 +7,7 @@ use me2_wire::{
     frame::{Preface, StreamKind},
     message::{PageRequest, REQUEST_PAGES_MAX},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     super::{PRIORITY_FAULT, loses_much},
@@ -23,6 +23,10 @@ use crate::transport::{
 /// Largest request: its page numbers have at most 5 bytes each.
 const REQUEST_BYTES_MAX: u32 = 8 + 5 * REQUEST_PAGES_MAX as u32;
 
+/// Answers that are encoded and not yet written, at most: what a peer that asks and does not read can
+/// make this side keep, besides the requests.
+const ANSWERS_MAX: usize = 128;
+
 struct Question {
     request: PageRequest,
     answer: oneshot::Sender<Vec<u8>>,
@@ -37,6 +41,7 @@ pub async fn serve(
     pacer: Arc<Pacer>,
 ) -> LinkError {
     let (questions, receiver) = thread_mpsc::channel();
+    let places = Arc::new(Semaphore::new(ANSWERS_MAX));
     let asked = encoding.asked.clone();
     std::thread::Builder::new()
         .name("answer".into())
@@ -48,7 +53,7 @@ pub async fn serve(
             Err(error) => return error.into(),
         };
         let (questions, pacer) = (questions.clone(), pacer.clone());
-        let (window, asked) = (window.clone(), asked.clone());
+        let (window, asked, places) = (window.clone(), asked.clone(), places.clone());
         let connection = connection.clone();
         tokio::spawn(async move {
             let stream = AnswerStream {
@@ -56,7 +61,7 @@ pub async fn serve(
                 window,
                 preface,
             };
-            let answered = answer(stream, receive, questions, &asked, &pacer).await;
+            let answered = answer(stream, receive, questions, &asked, &pacer, &places).await;
             let repeated = match answered {
                 Ok(answer) if loses_much(&connection) => answer.repeat(&connection).await,
                 Ok(_) => Ok(()),
@@ -108,6 +113,7 @@ async fn answer(
     questions: thread_mpsc::Sender<Question>,
     asked: &Asked,
     pacer: &Pacer,
+    places: &Semaphore,
 ) -> Result<Answered, LinkError> {
     let AnswerStream {
         send,
@@ -120,6 +126,7 @@ async fn answer(
     }
     let mut request: PageRequest = receiver.message_within(REQUEST_BYTES_MAX).await?;
     request.wanted.truncate(REQUEST_PAGES_MAX);
+    let _place = places.acquire().await.expect("never closed");
     let _open = asked.question();
     let (answer, answered) = oneshot::channel();
     // The thread lives as long as a sender does.

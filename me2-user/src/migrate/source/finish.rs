@@ -101,7 +101,7 @@ impl Attempt {
             anyhow::Ok(())
         };
         let (epoch, ownership) = loop {
-            match link.replies.message().await? {
+            match link.reply().await? {
                 ToSource::Missing { pages } => add(&pages)?,
                 ToSource::Recovering {
                     epoch,
@@ -219,8 +219,15 @@ impl Attempt {
         let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
         self.start_push(&bulk);
         loop {
+            let next_reply = async {
+                match self.request.verify_full {
+                    // It hashes its memory meanwhile, and says nothing.
+                    true => link.replies.message().await,
+                    false => link.reply().await,
+                }
+            };
             let message = tokio::select! {
-                message = link.replies.message() => message?,
+                message = next_reply => message?,
                 failure = bulk.failed() => return Err(failure.into()),
             };
             match message {
@@ -372,7 +379,7 @@ impl Attempt {
             .await?;
         for leaf in leaves {
             let hashes = loop {
-                match link.replies.message().await? {
+                match link.reply().await? {
                     ToSource::LeafHashes { hashes, .. } => break hashes,
                     ToSource::Progress { .. } => {}
                     _ => return Err(LinkError::Unexpected("another message than page hashes")),

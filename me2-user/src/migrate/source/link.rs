@@ -7,12 +7,14 @@ use me2_wire::{
     message::{self, Hello, Purpose, ToDestination, ToSource},
 };
 
+use tokio::time::timeout;
+
 use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk, handover::Ahead};
 use crate::{
-    identity::TrustStore,
+    identity::{Fingerprint, TrustStore},
     transport::{
         endpoint::{self, ConnectFailure},
-        frames::{FrameReceiver, FrameSender, LinkError},
+        frames::{FrameReceiver, FrameSender, LinkError, SILENCE_MAX},
         limits::SocketGrant,
         window::SendWindow,
     },
@@ -23,6 +25,8 @@ pub struct Link {
     /// Carries the connection: waited for at the end, so that the last packets leave.
     pub endpoint: quinn::Endpoint,
     pub connection: quinn::Connection,
+    /// Who is at its other end.
+    pub fingerprint: Fingerprint,
     pub socket: SocketGrant,
     pub control: FrameSender,
     pub window: SendWindow,
@@ -36,18 +40,36 @@ pub struct Link {
     pub(super) ahead: Option<Ahead>,
 }
 
+impl Link {
+    /// What the destination says next. It tells of its progress all the time, once it is ready.
+    pub(super) async fn reply(&mut self) -> Result<ToSource, LinkError> {
+        within(self.replies.message()).await
+    }
+}
+
+/// Not longer than an honest peer is silent.
+async fn within<T>(reply: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    timeout(SILENCE_MAX, reply)
+        .await
+        .unwrap_or(Err(LinkError::Silent))
+}
+
 impl Attempt {
     /// Connects, and says hello.
     pub(super) async fn connect(&self, purpose: Purpose) -> Result<Link, Failure> {
         let identity = &self.credentials.identity;
-        let only = self.request.peer.map(TrustStore::only);
+        // Who has the VM, or may have it, alone can say what became of it.
+        let only = self.peer.or(self.request.peer).map(TrustStore::only);
         let trust = only.as_ref().unwrap_or(&self.credentials.trust);
         let failed = |failure: ConnectFailure| Failure::Local(failure.into());
         let target = endpoint::resolve(&self.request.to).await.map_err(failed)?;
         let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
             .await
             .map_err(failed)?;
-        let (connection, socket) = (peer.connection, peer.socket);
+        let name = &self.machine.vm.document().name;
+        let allowed = self.credentials.trust.allow(&peer.fingerprint, name);
+        allowed.map_err(anyhow::Error::from)?;
+        let (connection, socket, fingerprint) = (peer.connection, peer.socket, peer.fingerprint);
         // The peer judges this side's identity only now: a refusal shows in the first answer.
         let explain = |error: LinkError| match error {
             LinkError::Connection(error)
@@ -84,7 +106,7 @@ impl Attempt {
             .await
             .map_err(explain)?;
         let mut replies = FrameReceiver::answering(receive);
-        let same_host = match replies.message().await.map_err(explain)? {
+        let same_host = match within(replies.message()).await.map_err(explain)? {
             ToSource::Hello { version, boot_id }
                 if (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION_MAX).contains(&version) =>
             {
@@ -98,6 +120,7 @@ impl Attempt {
         Ok(Link {
             endpoint,
             connection,
+            fingerprint,
             socket,
             control,
             window,

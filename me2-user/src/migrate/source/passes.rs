@@ -299,7 +299,7 @@ impl Attempt {
             .await?;
         loop {
             let reply = tokio::select! {
-                reply = link.replies.message() => reply?,
+                reply = link.reply() => reply?,
                 failure = bulk.failed() => return Err(failure.into()),
             };
             match reply {

@@ -35,6 +35,10 @@ pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
 /// what a trusted but hostile peer can make this process hold.
 pub const RECEIVE_WINDOW: VarInt = VarInt::from_u32(64 << 20);
 
+/// The same before a peer is the one that a receiver is busy with: room for a hello and a machine
+/// document.
+pub const RECEIVE_WINDOW_BEFORE: VarInt = VarInt::from_u32(512 << 10);
+
 /// Sent and not yet acknowledged, all streams together, in bytes: as one
 /// stream may have under way. More would only queue up in front of a fault.
 const SEND_WINDOW_BYTES: u64 = 32 << 20;
@@ -53,8 +57,9 @@ const PACKETS_PER_ACKNOWLEDGEMENT: u32 = 10;
 /// Nor is one kept back for longer than this.
 const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(5);
 
-/// The parameters of every connection, at both ends alike but for the cap.
-pub fn transport_config(pacer: &Arc<Pacer>) -> Arc<TransportConfig> {
+/// The parameters of every connection, at both ends alike but for the cap and for what the other end
+/// may have under way.
+pub fn transport_config(pacer: &Arc<Pacer>, receive_window: VarInt) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX)
         .black_hole_cooldown(MTU_RETRY);
@@ -69,7 +74,7 @@ pub fn transport_config(pacer: &Arc<Pacer>) -> Arc<TransportConfig> {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW_BYTES))
-        .receive_window(RECEIVE_WINDOW)
+        .receive_window(receive_window)
         .send_window(SEND_WINDOW_BYTES)
         .max_concurrent_bidi_streams(VarInt::from_u32(TWO_WAY_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS_MAX))

@@ -11,7 +11,10 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{identity::trust, transport::window::SendWindow};
+use crate::{
+    identity::{Scope, trust},
+    transport::window::SendWindow,
+};
 
 /// A host: its folder and what it believes.
 struct Host {
@@ -27,7 +30,13 @@ impl Host {
     }
 
     fn trusting(self, other: &Self) -> Self {
-        trust(self.path(), other.identity.fingerprint(), "other").unwrap();
+        trust(
+            self.path(),
+            other.identity.fingerprint(),
+            "other",
+            &Scope::AnyVm,
+        )
+        .unwrap();
         self
     }
 
@@ -54,6 +63,7 @@ fn echo(mut listener: Listener) -> tokio::sync::mpsc::UnboundedReceiver<Fingerpr
     let (accepted, receiver) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(peer) = listener.next_peer().await {
+            peer.admit();
             let _ = accepted.send(peer.fingerprint);
             tokio::spawn(async move {
                 while let Ok((mut send, mut receive)) = peer.connection.accept_bi().await {
@@ -362,6 +372,8 @@ async fn what_is_urgent_has_room_when_bulk_has_filled_the_window() {
     let target = listener.local_addr().unwrap();
     let _accepted = echo(listener);
     let (_endpoint, peer) = host.connect(target).await.unwrap();
+    // The echo comes from a side that has admitted this one.
+    assert_eq!(round_trip(&peer).await.unwrap(), b"hello");
     let window = SendWindow::new(peer.connection.clone(), Arc::new(Pacer::unlimited()));
     window.set(0);
     let mut bulk = peer.connection.open_uni().await.unwrap();
@@ -376,4 +388,31 @@ async fn what_is_urgent_has_room_when_bulk_has_filled_the_window() {
         .unwrap();
     send.finish().unwrap();
     assert_eq!(receive.read_to_end(16).await.unwrap(), b"urgent");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_admitted_has_little_under_way() {
+    const BYTES: usize = 8 << 20;
+    let host = Host::new();
+    let mut listener = host.listen();
+    let target = listener.local_addr().unwrap();
+    let (connected, accepted) = tokio::join!(host.connect(target), listener.next_peer());
+    let ((_endpoint, client), server) = (connected.unwrap(), accepted.unwrap());
+    let mut stream = client.connection.open_uni().await.unwrap();
+    // Listening goes on, or the handshake would not be confirmed.
+    tokio::spawn(async move { while listener.next_peer().await.is_some() {} });
+    let mut sent = 0;
+    let limit = u64::from(RECEIVE_WINDOW_BEFORE) as usize;
+    while sent < limit {
+        sent += stream.write(&vec![7; limit - sent]).await.unwrap();
+    }
+    {
+        let more = pin!(stream.write_all(&[7; 1]));
+        let polled = more.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+    }
+    server.admit();
+    let writing =
+        tokio::spawn(async move { stream.write_all(&vec![7; BYTES]).await.map(|()| stream) });
+    writing.await.unwrap().unwrap();
 }

@@ -81,6 +81,7 @@ fn swallow(mut listener: Listener) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let peer = listener.next_peer().await.unwrap();
+        peer.admit();
         while let Ok(mut stream) = peer.connection.accept_uni().await {
             tokio::spawn(async move {
                 while let Ok(Some(_)) = stream.read_chunk(1 << 20, true).await {}
