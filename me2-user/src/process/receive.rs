@@ -9,7 +9,7 @@ use std::{
 use me2_engine::ownership;
 use tokio::sync::mpsc;
 
-use super::{Inputs, Node, NodeOptions, commands, exit_code, runtime};
+use super::{Inputs, Node, NodeOptions, commands, exit_code, note, runtime};
 use crate::{
     cli::ReceiveArgs,
     control::{
@@ -51,6 +51,9 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
             }),
             runtime_dir: args.runtime.resolve().ok(),
         })?;
+        if let Some(folder) = &node.runtime_dir {
+            note::warn_of_left_behind(folder);
+        }
         let listener = Listener::bind(
             args.listen,
             &node.credentials.identity,
@@ -165,7 +168,7 @@ fn answer(node: &Node, command: Command) -> bool {
     let state = node.status.borrow().vm_state;
     match command {
         Command::Migrate { reply, .. } => _ = reply.send(Err(not_yet())),
-        Command::Recover { reply } => {
+        Command::Recover { reply, .. } => {
             let mend = "run `me2 recover` at the source: it is the side that connects";
             _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
         }

@@ -43,7 +43,12 @@ impl Attempt {
         let only = self.request.peer.map(TrustStore::only);
         let trust = only.as_ref().unwrap_or(&self.credentials.trust);
         let failed = |failure: ConnectFailure| Failure::Local(failure.into());
-        let target = endpoint::resolve(&self.request.to).await.map_err(failed)?;
+        let target = match (endpoint::resolve(&self.request.to).await, self.target) {
+            (Ok(target), _) => target,
+            // Names may not be known while a network is down.
+            (Err(_), Some(before)) => before,
+            (Err(failure), None) => return Err(failed(failure)),
+        };
         let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
             .await
             .map_err(failed)?;
