@@ -4,6 +4,7 @@
 //! - [`Vm`]: a process that has a VM, or waits for one; [`Migration`]: a client that follows one
 //! - [`Report`]: what a migration tells of itself, and what must hold for every one that completed
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
+//! - [`Middle`]: a peer between two of them, which says that pages differ
 //! - [`Usage`]: what a process holds of the host
 //! - [`own_guest`]: a guest that is not the built-in one
 //!
@@ -18,6 +19,7 @@
 mod api;
 mod bench;
 mod link;
+mod middle;
 mod migration;
 pub mod own_guest;
 mod process;
@@ -33,6 +35,7 @@ use std::{
 
 pub use bench::{Bench, Guest};
 pub use link::Link;
+pub use middle::Middle;
 pub use migration::{Ended, Migration};
 pub use process::Process;
 pub use report::Report;

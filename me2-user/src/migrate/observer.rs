@@ -129,7 +129,7 @@ impl Observer {
         inner.status.bandwidth_bytes_per_second = 0;
         inner.status.elapsed_ms = inner.started.elapsed().as_millis() as u64;
         if let Some(risk) = &mut inner.status.risk {
-            risk.expected_ms = None;
+            (risk.expected_ms, risk.is_late) = (None, true);
         }
         let status = inner.status.clone();
         if let Some(events) = &inner.events {

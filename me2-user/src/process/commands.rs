@@ -326,6 +326,11 @@ impl Life {
             self.pause_migration(attempt, moving.observer, report);
             return false;
         }
+        self.recovery = None;
+        self.node.publish_migration(|status| {
+            status.risk = None;
+            status.recovery = None;
+        });
         let (outcome, report) = ended.summary();
         if let Some(error) = &report.error {
             tracing::error!("the migration did not complete: {error}");

@@ -187,10 +187,10 @@ impl Node {
             .send_modify(|status| status.migration = Some(migration));
     }
 
-    /// Publishes how far it is.
-    pub fn publish_incoming(&self, describe: impl FnOnce(&mut MigrationStatus)) {
+    /// Publishes how far the migration is, if there is one.
+    pub fn publish_migration(&self, change: impl FnOnce(&mut MigrationStatus)) {
         self.status
-            .send_modify(|status| _ = status.migration.as_mut().map(describe));
+            .send_modify(|status| _ = status.migration.as_mut().map(change));
     }
 
     /// Takes a VM in whose source has described it: checks it against this host and this

@@ -87,7 +87,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
             End::Received(Received::Complete { machine, epoch }) => {
                 node.status.send_modify(|status| status.role = Role::Source);
                 node.set_state(VmState::Running);
-                node.publish_incoming(|status| {
+                node.publish_migration(|status| {
                     status.phase = Phase::Complete;
                     status.pages_remaining = 0;
                 });

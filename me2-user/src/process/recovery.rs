@@ -81,6 +81,7 @@ impl Life {
                 tracing::error!("the migration did not complete: {error}");
                 observer.end(Outcome::FailedAfterHandover, report.clone());
                 self.recovery = None;
+                self.node.publish_migration(|status| status.recovery = None);
                 None
             }
         };
@@ -112,7 +113,7 @@ impl Life {
         let Some(retry) = &paused.retry else { return };
         let left = retry.at.saturating_duration_since(Instant::now());
         retry.observer.tell_recovery(RecoveryStatus {
-            attempt: recovery.attempts(),
+            attempt: recovery.attempts().max(1),
             next_attempt_ms: left.as_millis() as u64,
             gives_up_ms: recovery
                 .left(paused.attempt.started().elapsed())
@@ -134,8 +135,10 @@ impl Life {
     /// An operator wants it now: whatever was tried before does not count.
     fn connect_again(&mut self) -> Result<Accepted, Refusal> {
         let id = self.last_id;
-        if self.paused.is_some() {
-            self.recovery = None;
+        if let Some(paused) = &self.paused {
+            let attempt = &paused.attempt;
+            let (now, missing) = (attempt.started().elapsed(), attempt.missing_pages());
+            self.recovery = Some(Recovery::new(attempt.recover_limit(), now, missing));
             self.retry();
             return Ok(Accepted { id });
         }
@@ -147,6 +150,10 @@ impl Life {
 
     /// Connects again.
     pub(super) fn retry(&mut self) {
+        if let Some(retry) = self.paused.as_mut().and_then(|paused| paused.retry.as_mut()) {
+            retry.at = Instant::now();
+        }
+        self.tell_recovery();
         let Some(paused) = self.paused.take() else {
             return;
         };

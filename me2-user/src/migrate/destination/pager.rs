@@ -136,6 +136,12 @@ impl Pager {
         self.machine.vm.memory().layout().page_count()
     }
 
+    /// A page, as people know it.
+    pub fn name(&self, page: PageIndex) -> String {
+        let layout = self.machine.vm.memory().layout();
+        format!("the page at guest frame {:x}", layout.frame_of_page(page))
+    }
+
     /// The source announces a version.
     pub fn announce(&self, version: Version, pages: &RangeList) -> Result<(), PageError> {
         self.lock().pages.announce(version, pages)

@@ -433,7 +433,7 @@ impl Incoming {
 
     /// Publishes how it stands.
     fn publish(&self, node: &Node, connection: Option<&quinn::Connection>) {
-        node.publish_incoming(|status| self.describe(status, connection));
+        node.publish_migration(|status| self.describe(status, connection));
         if self.has_resumed() {
             node.publish_guest(&self.machine.monitor);
         }

@@ -29,6 +29,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const COMPLETE: quinn::VarInt = quinn::VarInt::from_u32(0);
 /// Page tables of the guest that are pushed first: those of 4 GiB in pages of 4 KiB.
 const TABLE_PAGES_MAX: usize = 2100;
+/// How often it is looked at whether post-copy takes too long.
+const RISK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the acknowledgement is tried again over a new connection.
 const ACKNOWLEDGE_ATTEMPTS_MAX: usize = 5;
 
@@ -135,10 +137,15 @@ impl Attempt {
         let mut bulk = link.bulk.take().expect("opened with the link");
         let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
         self.start_push(&bulk);
+        let mut tick = tokio::time::interval(RISK_INTERVAL);
         loop {
             let message = tokio::select! {
                 message = link.replies.message() => message?,
                 failure = bulk.failed() => return Err(failure.into()),
+                _ = tick.tick() => {
+                    self.watch_risk();
+                    continue;
+                }
                 Ok(()) = &mut silence.is_long, if self.may_drop_link() => {
                     return Err(LinkError::Silent.into());
                 }

@@ -307,11 +307,16 @@ impl Attempt {
     pub(super) fn note_missing(&mut self, missing: u64) {
         self.heard = Some(Instant::now());
         self.missing_pages = missing;
-        let risk = self.risk.as_mut().map(|risk| risk.observe(missing, None));
-        self.observer.update(|status| {
-            status.pages_remaining = missing;
-            status.risk = risk.flatten();
-        });
+        self.observer
+            .update(|status| status.pages_remaining = missing);
+        self.watch_risk();
+    }
+
+    /// Looks at the clock: nothing coming is worth a warning too.
+    pub(super) fn watch_risk(&mut self) {
+        let Some(risk) = &mut self.risk else { return };
+        let risk = risk.observe(self.missing_pages, None);
+        self.observer.update(|status| status.risk = risk);
     }
 
     /// Whether connecting again may mend what made it stop.
