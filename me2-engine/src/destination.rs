@@ -646,9 +646,7 @@ mod tests {
         let mut pages = DestinationPages::new(4096);
         pages.hand_over(1, &list(&[1, 2])).unwrap();
         for page in [1, 2] {
-            pages
-                .arrive(page, 1, u64::from(page) + 10, false)
-                .unwrap();
+            pages.arrive(page, 1, u64::from(page) + 10, false).unwrap();
             pages.placed(page..page + 1);
         }
         while let Some((_, run)) = pages.next_run(4096) {

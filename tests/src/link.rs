@@ -45,6 +45,8 @@ struct State {
     /// How often the near ends known by then were forgotten.
     forgettings: AtomicU32,
     readers: Mutex<Vec<JoinHandle<()>>>,
+    /// Where new near ends are led.
+    target: Mutex<Option<SocketAddr>>,
 }
 
 impl Link {
@@ -56,8 +58,9 @@ impl Link {
         let socket = bind();
         let address = socket.local_addr().expect("it is bound");
         let state = Arc::<State>::default();
+        *state.target.lock().expect("no panics under this lock") = Some(target);
         let of_listener = Arc::clone(&state);
-        let listener = thread::spawn(move || listen(&of_listener, &Arc::new(socket), target));
+        let listener = thread::spawn(move || listen(&of_listener, &Arc::new(socket)));
         Self {
             address,
             state,
@@ -90,6 +93,11 @@ impl Link {
     /// table. Others get through.
     pub fn forget(&self) {
         self.state.forgettings.fetch_add(1, Relaxed);
+    }
+
+    /// Leads near ends that are new from now on to another target.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.state.target.lock().expect("no panics under this lock") = Some(target);
     }
 
     /// How long a datagram takes from now on, in each direction.
@@ -183,19 +191,19 @@ impl Direction {
 }
 
 /// Reads the near end until the link goes away.
-fn listen(state: &Arc<State>, near: &Arc<UdpSocket>, target: SocketAddr) {
+fn listen(state: &Arc<State>, near: &Arc<UdpSocket>) {
     let mut senders: HashMap<SocketAddr, (Epoch, Direction)> = HashMap::new();
     receive(state, near, |datagram, sender| {
         let now = state.epoch();
         let (opened, direction) = senders
             .entry(sender)
-            .or_insert_with(|| (now, open(state, near, sender, target, now)));
+            .or_insert_with(|| (now, open(state, near, sender, now)));
         if opened.forgettings != now.forgettings {
             state.dropped.fetch_add(1, Relaxed);
             return;
         }
         if *opened != now {
-            (*opened, *direction) = (now, open(state, near, sender, target, now));
+            (*opened, *direction) = (now, open(state, near, sender, now));
         }
         direction.send(datagram);
     });
@@ -218,16 +226,12 @@ impl State {
 }
 
 /// A way to the target, and back, for a sender that is new.
-fn open(
-    state: &Arc<State>,
-    near: &Arc<UdpSocket>,
-    sender: SocketAddr,
-    target: SocketAddr,
-    opened: Epoch,
-) -> Direction {
+fn open(state: &Arc<State>, near: &Arc<UdpSocket>, sender: SocketAddr, opened: Epoch) -> Direction {
     let far = Arc::new(bind_to(Ipv4Addr::from(
         u32::from(Ipv4Addr::LOCALHOST) + opened.addresses % 200,
     )));
+    let target = *state.target.lock().expect("no panics under this lock");
+    let target = target.expect("a link leads somewhere");
     far.connect(target).expect("loopback is there");
     let to_sender = Arc::clone(near);
     let back = Direction::new(

@@ -147,7 +147,9 @@ fn a_vm_whose_destination_died_is_taken_back_by_an_operators_word_alone() {
     vm.wait_ready();
     let migration = bench.migrate(&vm, to.address(), &SLOWLY);
     vm.wait_phase("postcopy");
-    vm.wait_for("risk", |status| status["migration"]["risk"].as_object().map(drop));
+    vm.wait_for("risk", |status| {
+        status["migration"]["risk"].as_object().map(drop)
+    });
     let note = bench.runtime().join(format!("{}.receiving", to.name()));
     let noted = fs::read_to_string(&note).expect("a note of the destination");
     assert!(noted.contains(r#""state":"accepted""#), "{noted}");
@@ -184,6 +186,37 @@ fn a_vm_whose_destination_died_is_taken_back_by_an_operators_word_alone() {
     to.wait_log("a receiver before this one took a VM over");
     completed(bench.migrate(&vm, to.address(), &[]).end().completed());
     arrived(vm, to, before).stop();
+}
+
+#[test]
+fn another_process_in_the_place_of_the_destination_is_not_taken_for_it() {
+    require_kvm!();
+    let bench = Bench::new();
+    let (vm, mut to) = (bench.start(&busy()), bench.receive());
+    vm.wait_ready();
+    let link = Link::to(to.address());
+    let migration = bench.migrate(&vm, link.address(), &SLOWLY);
+    vm.wait_phase("postcopy");
+    vm.wait_for("risk", |status| {
+        status["migration"]["risk"].as_object().map(drop)
+    });
+    to.kill();
+    let other = bench.receive();
+    link.lead_to(other.address());
+    // It cannot tell what became of the VM, and asking again would not change that.
+    let report = migration.end().failed(5, "postcopy_paused");
+    assert!(
+        report.text("error").contains("knows nothing of the VM"),
+        "{report}"
+    );
+    other.wait_log("unknown here");
+    vm.wait_state("postcopy_paused");
+    let word = ["--resume-here", "--destination-is-fenced"];
+    let taken = bench.recover_with(&vm, &word).end();
+    assert_eq!(taken.code, Some(0), "{}", taken.stderr);
+    let before = vm.works();
+    completed(bench.migrate(&vm, link.address(), &[]).end().completed());
+    arrived(vm, other, before).stop();
 }
 
 /// Pages that exist only at the source.

@@ -41,7 +41,11 @@ fn a_page_that_goes_on_to_differ_is_named_and_never_acknowledged() {
     // A few times, and not for ever; nor does it connect again to do the same.
     let told = middle.told();
     assert!((2..=10).contains(&told), "{told}");
-    assert!(!vm.log().contains("connecting again by itself"), "{}", vm.log());
+    assert!(
+        !vm.log().contains("connecting again by itself"),
+        "{}",
+        vm.log()
+    );
     // Both keep what they have: the VM runs there, the memory is here.
     vm.wait_state("postcopy_paused");
     to.wait_state("postcopy_paused");

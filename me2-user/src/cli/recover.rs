@@ -30,8 +30,8 @@ two of it from then on. So it is refused while the destination answers, and
 without your word that it cannot run it any more: its process is dead, or its
 host has no power.
 
-Exit status as of me2 hybrid-migrate; with --resume-here 0 means that the VM runs
-at the source again, and 3 that it was refused: nothing has changed.")]
+Exit status as of me2 hybrid-migrate; with --resume-here 0 means that the VM
+runs at the source again, and 3 that it was refused: nothing has changed.")]
 pub struct RecoverArgs {
     /// The VM, at the source.
     #[command(flatten)]

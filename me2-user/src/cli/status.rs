@@ -141,6 +141,7 @@ fn link(recovery: &RecoveryStatus, row: &mut impl FnMut(&str, String)) {
 fn state(status: &VmStatus) -> &'static str {
     match status.vm_state {
         VmState::Running => "running",
+        VmState::Paused if is_away(status) => "away: it runs at the destination",
         VmState::Paused => "paused",
         VmState::Waiting => "not here yet: waiting for a source",
         VmState::Incoming => "on its way here",
@@ -151,6 +152,12 @@ fn state(status: &VmStatus) -> &'static str {
         VmState::PostcopyPaused => "link broken after the handover: me2 recover",
         VmState::Stopped => "ended",
     }
+}
+
+/// The VM has left this process, which still has a part of it.
+fn is_away(status: &VmStatus) -> bool {
+    let migration = status.migration.as_ref();
+    status.role == Role::Source && migration.is_some_and(|migration| migration.risk.is_some())
 }
 
 fn role(role: Role) -> &'static str {
@@ -230,6 +237,11 @@ link        broken; attempt 3 to connect in 1.6 s, by itself for 290 s more
             100.0 MiB on the wire, 50.0 MiB/s, 2.1 s
 ";
         assert_eq!(human(&broken), expected);
+        broken.vm_state = VmState::Paused;
+        assert!(human(&broken).starts_with("vm          demo, away: it runs at the destination\n"));
+        broken.role = Role::Receiver;
+        broken.vm_state = VmState::PostcopyPaused;
+        assert!(human(&broken).starts_with("vm          demo, here, but pages are missing"));
         let idle = VmStatus {
             migration: None,
             guest: None,

@@ -144,8 +144,8 @@ impl Incoming {
             status.phase = Phase::Postcopy;
             status.pages_total = at_stake.useful;
             let mut risk = self.risk.lock().expect("no panics under this lock");
-            let risk = risk
-                .get_or_insert_with(|| RiskWatch::begin(at_stake.missing, at_stake.useful));
+            let risk =
+                risk.get_or_insert_with(|| RiskWatch::begin(at_stake.missing, at_stake.useful));
             status.risk = risk.observe(at_stake.missing, Some(at_stake.waiting));
         } else {
             status.phase = Phase::Precopy;
@@ -280,6 +280,8 @@ impl Incoming {
         // Accepted but not resumed: given up too. In any other state it is refused already.
         let _ = ownership.refuse();
         assert!(!ownership.may_run(), "a VM that may run is not abandoned");
+        // Now, and not when the last task has let go of this: the next attempt leaves one too.
+        *self.note.lock().expect("no panics under this lock") = None;
     }
 
     fn lock_ownership(&self) -> MutexGuard<'_, ownership::Destination> {

@@ -57,12 +57,7 @@ pub struct Note {
 impl Note {
     /// Leaves a note that this process is ready for an attempt, in place of one of a process that is
     /// gone.
-    pub fn prepare(
-        folder: &Path,
-        vm: &str,
-        migration: &[u8; 16],
-        epoch: u64,
-    ) -> io::Result<Self> {
+    pub fn prepare(folder: &Path, vm: &str, migration: &[u8; 16], epoch: u64) -> io::Result<Self> {
         let path = folder.join(format!("{vm}.receiving"));
         let file = OpenOptions::new()
             .read(true)
@@ -72,7 +67,9 @@ impl Note {
             .mode(0o600)
             .open(&path)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("another process receives a VM of this name"),
+            TryLockError::WouldBlock => {
+                io::Error::other("another process receives a VM of this name")
+            }
             TryLockError::Error(error) => error,
         })?;
         let migration = migration.iter().map(|byte| format!("{byte:02x}")).collect();

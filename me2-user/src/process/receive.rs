@@ -90,6 +90,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
                 node.publish_migration(|status| {
                     status.phase = Phase::Complete;
                     status.pages_remaining = 0;
+                    status.risk = None;
                 });
                 free_connection(endpoint).await;
                 tracing::info!("the VM is here, all of it");

@@ -150,7 +150,11 @@ impl Life {
 
     /// Connects again.
     pub(super) fn retry(&mut self) {
-        if let Some(retry) = self.paused.as_mut().and_then(|paused| paused.retry.as_mut()) {
+        if let Some(retry) = self
+            .paused
+            .as_mut()
+            .and_then(|paused| paused.retry.as_mut())
+        {
             retry.at = Instant::now();
         }
         self.tell_recovery();
@@ -226,8 +230,7 @@ impl Life {
 
     /// A migration whose link broke is connecting again right now.
     fn is_connecting(&self) -> bool {
-        self.migration.is_some()
-            && self.node.status.borrow().vm_state == VmState::PostcopyPaused
+        self.migration.is_some() && self.node.status.borrow().vm_state == VmState::PostcopyPaused
     }
 
     fn nothing_to_recover(&self) -> Refusal {

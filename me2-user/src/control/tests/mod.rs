@@ -157,7 +157,16 @@ async fn orders_reach_the_process_and_refusals_the_client() {
     let client = process.client();
     client.cancel().await.unwrap();
     client.pause().await.unwrap();
-    assert_eq!(refused(client.recover(&RecoverRequest::default()).await.unwrap_err()).0, 409);
+    assert_eq!(
+        refused(
+            client
+                .recover(&RecoverRequest::default())
+                .await
+                .unwrap_err()
+        )
+        .0,
+        409
+    );
     assert_eq!(refused(client.resume().await.unwrap_err()).0, 500);
     assert_eq!(refused(client.stop().await.unwrap_err()).0, 503);
     for expected in ["cancel", "pause", "recover", "resume", "stop"] {

@@ -173,9 +173,7 @@ impl Batch {
         let page = self.contents[start..]
             .as_mut_array::<PAGE_SIZE>()
             .expect("one page");
-        record
-            .decode(source, page)
-            .context("it arrived damaged")?;
+        record.decode(source, page).context("it arrived damaged")?;
         self.pages.push(ArrivedPage {
             page: record.index,
             version: record.version,

@@ -315,7 +315,9 @@ impl Pager {
     /// [`Pager::changed`] when it has come.
     pub fn dispute(&self, frames: &[u64]) -> usize {
         let layout = self.machine.vm.memory().layout();
-        let pages = frames.iter().filter_map(|frame| layout.page_of_frame(*frame));
+        let pages = frames
+            .iter()
+            .filter_map(|frame| layout.page_of_frame(*frame));
         let disputed = self.lock().pages.dispute(pages);
         for page in &disputed {
             let likely = Likely::default();

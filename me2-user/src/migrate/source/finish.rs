@@ -66,7 +66,11 @@ impl Attempt {
         self.conclude(link, result).await
     }
 
-    pub(super) async fn conclude(mut self, mut link: Link, result: Result<Served, Interrupted>) -> Ended {
+    pub(super) async fn conclude(
+        mut self,
+        mut link: Link,
+        result: Result<Served, Interrupted>,
+    ) -> Ended {
         match result {
             Ok(Served::Complete) => {
                 self.report.status = Status::Completed;

@@ -151,9 +151,10 @@ impl Attempt {
             (Heard::Hello, _) => {
                 Some("somebody answers there, but did not say in time what became of the VM".into())
             }
-            (Heard::Nothing, failure) if failure.is_local() => {
-                Some(format!("it could not be tried to reach the destination: {:#}", anyhow!("{failure}")))
-            }
+            (Heard::Nothing, failure) if failure.is_local() => Some(format!(
+                "it could not be tried to reach the destination: {:#}",
+                anyhow!("{failure}")
+            )),
             (Heard::Nothing, _) => None,
         };
         let peer_answers = said.is_some();
