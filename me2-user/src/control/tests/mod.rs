@@ -167,6 +167,14 @@ async fn orders_reach_the_process_and_refusals_the_client() {
         .0,
         409
     );
+    // Without the operator's word that the destination is dead, the process is not even asked.
+    let unsure = RecoverRequest {
+        resume_here: true,
+        destination_is_fenced: false,
+    };
+    let (status, body) = refused(client.recover(&unsure).await.unwrap_err());
+    assert_eq!(status, 400);
+    assert!(body.error.contains("--destination-is-fenced"), "{body:?}");
     assert_eq!(refused(client.resume().await.unwrap_err()).0, 500);
     assert_eq!(refused(client.stop().await.unwrap_err()).0, 503);
     for expected in ["cancel", "pause", "recover", "resume", "stop"] {

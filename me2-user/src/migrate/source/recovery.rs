@@ -161,13 +161,13 @@ impl Attempt {
         let taken = self
             .lock_ownership()
             .operator_asserts_peer_fenced(peer_answers);
-        match (taken, said) {
-            (Ok(SourceAction::ResumeVm), _) => {
+        match taken {
+            Ok(_) => {
                 let _ = verdict.send(Ok(()));
                 self.resume_here(&failure)
             }
-            (refused, said) => {
-                let reason = said.unwrap_or_else(|| format!("{refused:?}"));
+            Err(violation) => {
+                let reason = said.unwrap_or_else(|| violation.to_string());
                 let _ = verdict.send(Err(reason));
                 self.pause_for(failure)
             }
