@@ -7,7 +7,7 @@
 //! [`DestinationPages::arrive`] places it and then calls [`DestinationPages::placed`]. So a page
 //! becomes visible once, and never goes back.
 
-use std::{cmp::Reverse, ops::Range};
+use std::{cmp::Reverse, collections::HashSet, ops::Range};
 
 use me2_wire::{PageIndex, Version, range::RangeList};
 
@@ -42,6 +42,13 @@ struct Page {
     hash: u64,
     state: State,
     requested: bool,
+}
+
+impl Page {
+    /// Whether it was never announced and never came.
+    fn is_hole(&self) -> bool {
+        self.expected == 0 && self.arrived == 0
+    }
 }
 
 /// A peer broke the rules of the page table.
@@ -106,6 +113,10 @@ pub struct DestinationPages {
     outstanding: u64,
     /// Pages that the guest cannot see yet, whatever the reason.
     unplaced: u64,
+    /// Pages that are no holes.
+    used: u64,
+    /// Pages whose hash is not the source's, asked for once more.
+    disputed: HashSet<PageIndex>,
     /// How often pages of each region arrived in a later version than the first.
     changes: Vec<u32>,
     /// Regions in the order in which they are placed, from when that begins.
@@ -130,6 +141,8 @@ impl DestinationPages {
             handed_over: false,
             outstanding: 0,
             unplaced: u64::from(pages),
+            used: 0,
+            disputed: HashSet::new(),
             changes: vec![0; pages.div_ceil(REGION_PAGES) as usize],
             order: Vec::new(),
             cursor: (0, 0),
@@ -154,6 +167,7 @@ impl DestinationPages {
         for index in pages.iter() {
             let page = &mut self.pages[index as usize];
             let was_outstanding = page.expected != page.arrived;
+            self.used += u64::from(page.is_hole());
             page.expected = version;
             let is_outstanding = page.arrived != version;
             self.outstanding =
@@ -174,7 +188,9 @@ impl DestinationPages {
         for index in pages.iter() {
             let page = &mut self.pages[index as usize];
             self.outstanding -= u64::from(page.expected != page.arrived);
+            let was_used = !page.is_hole();
             page.expected = page.arrived;
+            self.used -= u64::from(was_used && page.is_hole());
         }
         Ok(())
     }
@@ -204,6 +220,7 @@ impl DestinationPages {
             page.state = if zero { State::Zero } else { State::Staged };
         }
         let was_outstanding = page.expected != page.arrived;
+        self.used += u64::from(page.is_hole());
         page.arrived = version;
         page.hash = hash;
         self.changes[(index / REGION_PAGES) as usize] += u32::from(version > FIRST_VERSION);
@@ -239,6 +256,11 @@ impl DestinationPages {
             .is_some_and(|page| page.arrived >= version)
     }
 
+    /// Pages that are no holes: what the VM uses.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
     /// Pages announced and not in.
     pub fn outstanding(&self) -> u64 {
         self.outstanding
@@ -258,7 +280,7 @@ impl DestinationPages {
     fn final_state(&self, index: PageIndex) -> State {
         let page = &self.pages[index as usize];
         match page.state {
-            State::Absent if page.expected == 0 && page.arrived == 0 => State::Zero,
+            State::Absent if page.is_hole() => State::Zero,
             State::Staged | State::Zero if page.arrived != page.expected => State::Absent,
             state => state,
         }
@@ -424,6 +446,41 @@ impl DestinationPages {
         self.pages[pages].iter().map(|page| page.hash).collect()
     }
 
+    /// The source has other hashes of these pages: they are to be asked for once more, to be compared
+    /// and not to be placed, since the guest may have written to them meanwhile. Gives those of them
+    /// that were placed.
+    pub fn dispute(&mut self, pages: impl IntoIterator<Item = PageIndex>) -> Vec<PageIndex> {
+        let is_placed = |page: &Page| page.state == State::Placed && !page.is_hole();
+        let known = |index: &PageIndex| self.pages.get(*index as usize).is_some_and(is_placed);
+        let disputed: Vec<_> = pages.into_iter().filter(known).collect();
+        self.disputed.extend(&disputed);
+        disputed
+    }
+
+    /// Whether a page that comes once more is to be compared.
+    pub fn is_disputed(&self, index: PageIndex) -> bool {
+        self.disputed.contains(&index)
+    }
+
+    /// Pages that were asked for once more, and did not come yet.
+    pub fn disputes(&self) -> usize {
+        self.disputed.len()
+    }
+
+    /// The link broke: what was asked for once more does not come. It is compared anew.
+    pub fn forget_disputes(&mut self) {
+        self.disputed.clear();
+    }
+
+    /// A disputed page came once more: with this hash, while guest memory has that one now. If guest
+    /// memory has what the source has, it was only the account of it that was wrong. Otherwise
+    /// nothing changes: the page differs.
+    pub fn compare(&mut self, index: PageIndex, hash: u64, in_memory: u64) {
+        if self.disputed.remove(&index) && hash == in_memory {
+            self.pages[index as usize].hash = hash;
+        }
+    }
+
     /// Whether a page is a hole: never announced.
     pub fn is_hole(&self, index: PageIndex) -> bool {
         self.pages[index as usize].expected == 0
@@ -566,6 +623,57 @@ mod tests {
         pages.placed(0..1);
         pages.placed(3..4);
         assert!(pages.is_complete());
+    }
+
+    #[test]
+    fn what_is_used_is_counted() {
+        let mut pages = DestinationPages::new(4096);
+        pages.announce(1, &list(&[1, 2, 3])).unwrap();
+        pages.announce(2, &list(&[2, 4])).unwrap();
+        assert_eq!(pages.used(), 4);
+        pages.arrive(1, 1, 1, false).unwrap();
+        pages.withdraw(&list(&[1, 3])).unwrap();
+        assert_eq!(pages.used(), 3, "3 is a hole again, 1 has come");
+        pages.arrive(9, 1, 9, false).unwrap();
+        pages.hand_over(3, &list(&[3, 9])).unwrap();
+        assert_eq!(pages.used(), 5);
+        let holes = (0..4096).filter(|page| pages.is_hole(*page)).count();
+        assert_eq!(holes, 4096 - 5);
+    }
+
+    /// A table in which pages 1 and 2 are in place, with hashes of 11 and 12.
+    fn complete() -> DestinationPages {
+        let mut pages = DestinationPages::new(4096);
+        pages.hand_over(1, &list(&[1, 2])).unwrap();
+        for page in [1, 2] {
+            pages.arrive(page, 1, u64::from(page) + 10, false).unwrap();
+            pages.placed(page..page + 1);
+        }
+        while let Some((_, run)) = pages.next_run(4096) {
+            pages.placed(run);
+        }
+        assert!(pages.is_complete());
+        pages
+    }
+
+    #[test]
+    fn a_page_that_differs_comes_again_and_is_compared_but_never_placed() {
+        let mut pages = complete();
+        assert_eq!(pages.dispute([1, 3, 5000]), [1], "holes are no pages");
+        assert_eq!((pages.disputes(), pages.is_disputed(2)), (1, false));
+        assert_eq!(pages.arrive(1, 1, 11, false), Ok(Arrival::Duplicate));
+        assert!(pages.is_complete(), "it stays in place");
+
+        // The account of it was wrong, and memory is as the source's.
+        pages.compare(1, 99, 99);
+        assert_eq!((pages.leaf_hashes(0)[1], pages.disputes()), (99, 0));
+        // Only what is disputed is compared.
+        pages.compare(2, 99, 99);
+        assert_eq!(pages.leaf_hashes(0)[2], 12);
+        // Memory has something else: it differs, and goes on to.
+        pages.dispute([2]);
+        pages.compare(2, 99, 98);
+        assert_eq!((pages.leaf_hashes(0)[2], pages.disputes()), (12, 0));
     }
 
     #[test]

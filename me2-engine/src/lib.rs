@@ -4,6 +4,8 @@
 //! - [`source`], [`destination`]: the page tables: version and state of every page.
 //! - [`pattern`]: how vCPUs go through memory, by their page faults.
 //! - [`phase`]: the phases, and how long each took.
+//! - [`recovery`]: when to connect again after the link broke; [`forecast`]: when all pages will be
+//!   there, and whether that is late.
 //! - [`compression`]: how hard to compress.
 //! - [`congestion`]: how much may be under way.
 //! - [`heat`]: how often pages are written.
@@ -16,11 +18,13 @@ pub mod bitmap;
 pub mod compression;
 pub mod congestion;
 pub mod destination;
+pub mod forecast;
 pub mod heat;
 pub mod ownership;
 pub mod pattern;
 pub mod phase;
 pub mod quantile;
+pub mod recovery;
 pub mod source;
 pub mod switch;
 pub mod tree;

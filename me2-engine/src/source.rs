@@ -163,6 +163,13 @@ impl SourcePages {
         claimed
     }
 
+    /// These pages differ at the destination: they are answered once more.
+    pub fn answer_again(&mut self, pages: &[PageIndex]) {
+        for page in pages {
+            self.answered.clear(*page);
+        }
+    }
+
     /// After a reconnect: these pages, and no others, must be sent (again). Holes among them are
     /// left out: the peer made them up.
     pub fn reset_unsent(&mut self, missing: &Bitmap) {
@@ -247,6 +254,17 @@ mod tests {
         assert!(!pages.claim(5));
         assert_eq!(pages.unsent_count(), 0);
         assert!(pages.is_hole(8) && !pages.is_hole(7));
+    }
+
+    #[test]
+    fn what_differs_is_answered_once_more() {
+        let mut pages = SourcePages::new(1024);
+        pages.begin_version(&bitmap(&[5, 6]));
+        assert_eq!(pages.claim_answer(&[5], WALK), [5, 6]);
+        assert_eq!(pages.claim_answer(&[5], WALK), []);
+        pages.answer_again(&[5, 6]);
+        assert_eq!(pages.claim_answer(&[5, 6], WALK), [5, 6]);
+        assert_eq!(pages.claim_answer(&[5, 6], WALK), []);
     }
 
     fn full() -> SourcePages {

@@ -209,7 +209,12 @@ impl Bench {
 
     /// Resumes a migration whose link broke.
     pub fn recover(&self, vm: &Vm) -> Migration {
-        Migration::start(&mut self.me2(&["recover", "--vm", vm.name()]))
+        self.recover_with(vm, &[])
+    }
+
+    /// The same with further options of `me2 recover`.
+    pub fn recover_with(&self, vm: &Vm, options: &[&str]) -> Migration {
+        Migration::start(self.me2(&["recover", "--vm", vm.name()]).args(options))
     }
 
     /// Names of the VM processes that have a socket here.
@@ -239,7 +244,13 @@ impl Bench {
         command
     }
 
-    fn runtime(&self) -> PathBuf {
+    /// The folder of its identity.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The runtime folder of its processes.
+    pub fn runtime(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 

@@ -5,6 +5,7 @@
 //! - [`Report`]: what a migration tells of itself, and what must hold for every one that completed
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
 //! - [`hostile`]: a peer that is trusted and misbehaves
+//! - [`Middle`]: a peer between two of them, which says that pages differ
 //! - [`Usage`]: what a process holds of the host
 //! - [`own_guest`]: a guest that is not the built-in one
 //! - [`faults`]: migrations with failures injected where a seed says; [`soak`]: many without
@@ -22,6 +23,7 @@ mod bench;
 pub mod faults;
 pub mod hostile;
 mod link;
+mod middle;
 mod migration;
 pub mod own_guest;
 mod process;
@@ -38,6 +40,7 @@ use std::{
 
 pub use bench::{Bench, Guest};
 pub use link::{Link, Way};
+pub use middle::Middle;
 pub use migration::{Ended, Migration};
 pub use process::Process;
 pub use report::Report;

@@ -1,4 +1,4 @@
-//! A link between two processes: a UDP relay that cuts, loses, delays and counts.
+//! A link between two processes: a UDP relay that cuts, loses, delays, counts and changes addresses.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
         mpsc::{self, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -41,7 +41,13 @@ struct State {
     lost_one_in: AtomicU64,
     delivered_bytes: [AtomicU64; 2],
     dropped: AtomicU64,
+    /// How often the near ends' addresses have changed, as the target sees them.
+    addresses: AtomicU32,
+    /// How often the near ends known by then were forgotten.
+    forgettings: AtomicU32,
     readers: Mutex<Vec<JoinHandle<()>>>,
+    /// Where new near ends are led.
+    target: Mutex<Option<SocketAddr>>,
 }
 
 /// A direction of a link.
@@ -62,8 +68,9 @@ impl Link {
         let socket = bind();
         let address = socket.local_addr().expect("it is bound");
         let state = Arc::<State>::default();
+        *state.target.lock().expect("no panics under this lock") = Some(target);
         let of_listener = Arc::clone(&state);
-        let listener = thread::spawn(move || listen(&of_listener, &Arc::new(socket), target));
+        let listener = thread::spawn(move || listen(&of_listener, &Arc::new(socket)));
         Self {
             address,
             state,
@@ -98,6 +105,23 @@ impl Link {
             limit.store(0, Relaxed);
         }
         self.state.is_cut.store(false, Relaxed);
+    }
+
+    /// The near ends have another address from now on, as the target sees them: nothing comes from the
+    /// one before any more, and what is sent there is lost.
+    pub fn change_address(&self) {
+        self.state.addresses.fetch_add(1, Relaxed);
+    }
+
+    /// Drops everything from and to the near ends that are known by now, as a NAT that has lost its
+    /// table. Others get through.
+    pub fn forget(&self) {
+        self.state.forgettings.fetch_add(1, Relaxed);
+    }
+
+    /// Leads near ends that are new from now on to another target.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.state.target.lock().expect("no panics under this lock") = Some(target);
     }
 
     /// How long a datagram takes from now on, in each direction.
@@ -196,24 +220,47 @@ impl Direction {
 }
 
 /// Reads the near end until the link goes away.
-fn listen(state: &Arc<State>, near: &Arc<UdpSocket>, target: SocketAddr) {
-    let mut senders: HashMap<SocketAddr, Direction> = HashMap::new();
+fn listen(state: &Arc<State>, near: &Arc<UdpSocket>) {
+    let mut senders: HashMap<SocketAddr, (Epoch, Direction)> = HashMap::new();
     receive(state, near, |datagram, sender| {
-        let direction = senders
+        let now = state.epoch();
+        let (opened, direction) = senders
             .entry(sender)
-            .or_insert_with(|| open(state, near, sender, target));
+            .or_insert_with(|| (now, open(state, near, sender, now)));
+        if opened.forgettings != now.forgettings {
+            state.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        if *opened != now {
+            (*opened, *direction) = (now, open(state, near, sender, now));
+        }
         direction.send(datagram);
     });
 }
 
+/// When a way was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Epoch {
+    addresses: u32,
+    forgettings: u32,
+}
+
+impl State {
+    fn epoch(&self) -> Epoch {
+        Epoch {
+            addresses: self.addresses.load(Relaxed),
+            forgettings: self.forgettings.load(Relaxed),
+        }
+    }
+}
+
 /// A way to the target, and back, for a sender that is new.
-fn open(
-    state: &Arc<State>,
-    near: &Arc<UdpSocket>,
-    sender: SocketAddr,
-    target: SocketAddr,
-) -> Direction {
-    let far = Arc::new(bind());
+fn open(state: &Arc<State>, near: &Arc<UdpSocket>, sender: SocketAddr, opened: Epoch) -> Direction {
+    let far = Arc::new(bind_to(Ipv4Addr::from(
+        u32::from(Ipv4Addr::LOCALHOST) + opened.addresses % 200,
+    )));
+    let target = *state.target.lock().expect("no panics under this lock");
+    let target = target.expect("a link leads somewhere");
     far.connect(target).expect("loopback is there");
     let to_sender = Arc::clone(near);
     let back = Direction::new(state, Way::Back, move |datagram| {
@@ -221,7 +268,11 @@ fn open(
     });
     let (of_reader, from_target) = (Arc::clone(state), Arc::clone(&far));
     let reader = thread::spawn(move || {
-        receive(&of_reader, &from_target, |datagram, _| back.send(datagram));
+        receive(&of_reader, &from_target, |datagram, _| {
+            if of_reader.epoch() == opened {
+                back.send(datagram);
+            }
+        });
     });
     state
         .readers
@@ -242,7 +293,12 @@ fn receive(state: &State, socket: &UdpSocket, mut take: impl FnMut(&[u8], Socket
 }
 
 fn bind() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    bind_to(Ipv4Addr::LOCALHOST)
+}
+
+/// All of 127.0.0.0/8 is this host.
+fn bind_to(address: Ipv4Addr) -> UdpSocket {
+    let socket = UdpSocket::bind((address, 0)).expect("a free port");
     socket
         .set_read_timeout(Some(WAKE_INTERVAL))
         .expect("not zero");
@@ -327,6 +383,19 @@ mod tests {
         crate::wait_until("dropped datagram", || (link.dropped() == 1).then_some(()));
 
         link.mend();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        link.change_address();
+        assert_eq!(ask(&client, &link, b"moved"), Some(b"moved".to_vec()));
+        link.forget();
+        other
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("not zero");
+        assert_eq!(ask(&other, &link, b"lost"), None);
+        let third = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        assert_eq!(ask(&third, &link, b"third"), Some(b"third".to_vec()));
+        let client = third;
         client
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("not zero");

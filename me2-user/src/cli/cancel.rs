@@ -46,11 +46,13 @@ pub(super) async fn execute(args: CancelArgs) -> Result<ExitCode, Failure> {
             let error = anyhow!("failed after the handover: {reason}");
             Err(Failure::new(outcome.exit_code(), error))
         }
-        Outcome::FailedAtSource | Outcome::Refused | Outcome::TimedOut => Err(anyhow!(
-            "it had failed before, {} stays at the source: {reason}",
-            client.vm()
-        )
-        .into()),
+        Outcome::FailedAtSource | Outcome::Refused | Outcome::TimedOut | Outcome::TakenBack => {
+            Err(anyhow!(
+                "it had failed before, {} stays at the source: {reason}",
+                client.vm()
+            )
+            .into())
+        }
     }
 }
 

@@ -40,9 +40,10 @@ impl Follower {
         }
     }
 
-    /// Shows progress on stderr and, at the end, the report on stdout.
+    /// Shows progress on stderr and, at the end, the report on stdout. It succeeds with `wanted`.
     pub(super) async fn finish(
         self,
+        wanted: Outcome,
         mode: Mode,
         output: Output,
         stdout: &mut impl Write,
@@ -52,7 +53,7 @@ impl Follower {
             Followed::End { outcome, report } => {
                 print_report(&report, output, stdout)?;
                 match outcome {
-                    Outcome::Moved => Ok(ExitCode::SUCCESS),
+                    _ if outcome == wanted => Ok(ExitCode::SUCCESS),
                     failed => Err(Failure::new(
                         failed.exit_code(),
                         explain(failed, &report, &vm),
@@ -147,7 +148,8 @@ fn print_report(report: &Report, output: Output, stdout: &mut impl Write) -> any
 fn explain(outcome: Outcome, report: &Report, vm: &str) -> anyhow::Error {
     let reason = report.error.as_deref().unwrap_or("no reason was given");
     match outcome {
-        Outcome::Moved => unreachable!("a success needs no explanation"),
+        Outcome::Moved => anyhow!("{vm} was not taken back, it has moved"),
+        Outcome::TakenBack => anyhow!("not moved: {reason}"),
         Outcome::FailedAtSource => anyhow!("not moved, {vm} stays at the source: {reason}"),
         Outcome::Refused => anyhow!("refused, {vm} stays at the source: {reason}"),
         Outcome::TimedOut => anyhow!("timed out, {vm} stays at the source: {reason}"),

@@ -10,7 +10,7 @@ use super::failure::{Failure, code};
 use super::follow::{self, Follower};
 use super::{Output, VmSelector, units};
 use crate::control::client::Follow;
-use crate::control::types::{CodecChoice, MigrateRequest, Mode, Part};
+use crate::control::types::{CodecChoice, MigrateRequest, Mode, Outcome, Part};
 use crate::identity::Fingerprint;
 
 /// `me2 hybrid-migrate`, parsed.
@@ -25,7 +25,8 @@ The migration goes on if this command ends; see: me2 status, me2 cancel.
 Exit status: 0 moved; 1 failed, the VM still runs at the source; 2 usage;
 3 refused before it began; 4 timed out, the VM runs at the source; 5 failed
 after the handover (paused, recoverable, or lost: the message says which);
-130 interrupted, the migration goes on.")]
+130 interrupted, the migration goes on. While it connects again by itself, it
+has not ended: me2 status tells what is at stake.")]
 pub struct HybridMigrateArgs {
     /// The VM to move.
     #[command(flatten)]
@@ -60,6 +61,13 @@ pub struct HybridMigrateArgs {
     /// [default: never]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub timeout: Option<Duration>,
+    /// If the link breaks after the handover, connect again by itself for so long
+    /// without progress, less and less often; me2 recover does it at once
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = units::parse_duration)]
+    pub recover_limit: Duration,
+    /// Do not: end with status 5, and wait for me2 recover
+    #[arg(long, conflicts_with = "recover_limit")]
+    pub no_auto_recover: bool,
     /// How both copies of the memory are compared
     #[arg(long, value_name = "HOW", default_value = "hashes")]
     pub verify: Verification,
@@ -128,6 +136,10 @@ impl HybridMigrateArgs {
             downtime_limit_ms: self.downtime_limit.map(whole_ms),
             guest_slowdown_max_percent: self.guest_slowdown_max,
             timeout_s: self.timeout.map(|timeout| timeout.as_secs()),
+            recover_limit_ms: match self.no_auto_recover {
+                true => 0,
+                false => whole_ms(self.recover_limit),
+            },
             verify_full: self.verify == Verification::Full,
             peer: self.peer,
             codec: self.codec,
@@ -149,7 +161,9 @@ pub(super) async fn execute(
     let started = start(&args, &request).await;
     let follower =
         started.map_err(|failure| follow::not_begun(failure, args.mode, args.output, stdout))?;
-    follower.finish(args.mode, args.output, stdout).await
+    follower
+        .finish(Outcome::Moved, args.mode, args.output, stdout)
+        .await
 }
 
 /// Follows first, so that the end of even the quickest migration is seen.
@@ -181,7 +195,8 @@ mod tests {
         let peer = Fingerprint::of(b"x");
         let all = format!(
             "--to [::1]:7 --mode stop-and-copy --max-bandwidth 100M --precopy-limit 5s \
-             --guest-slowdown-max 0 --timeout 10m --verify full --peer {peer} --codec zstd:-3 \
+             --guest-slowdown-max 0 --timeout 10m --recover-limit 2m --verify full --peer {peer} \
+             --codec zstd:-3 \
              --without delta,holes --stop-below-pages 50 --output json"
         );
         let expected = MigrateRequest {
@@ -192,6 +207,7 @@ mod tests {
             downtime_limit_ms: None,
             guest_slowdown_max_percent: Some(0),
             timeout_s: Some(600),
+            recover_limit_ms: 120_000,
             verify_full: true,
             peer: Some(peer),
             codec: CodecChoice::Zstd(-3),
@@ -199,6 +215,8 @@ mod tests {
             stop_below_pages: Some(50),
         };
         assert_eq!(request(&all).unwrap(), expected);
+        let by_hand = request("--to h:1 --no-auto-recover").unwrap();
+        assert_eq!(by_hand.recover_limit_ms, 0);
     }
 
     #[test]
@@ -220,6 +238,8 @@ mod tests {
             "--to h:1 --codec zstd:40",
             "--to h:1 --without luck",
             "--to h:1 --downtime-limit 1s --stop-below-pages 50",
+            "--to h:1 --recover-limit 0s",
+            "--to h:1 --recover-limit 1s --no-auto-recover",
         ] {
             assert!(request(bad).is_err(), "{bad}");
         }

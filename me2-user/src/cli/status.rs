@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use me2_wire::PAGE_SIZE;
 
 use super::failure::Failure;
-use super::progress::{name, percent_there};
+use super::progress::{left, name, percent_there};
 use super::{Output, VmSelector, print};
-use crate::control::types::{Role, VmState, VmStatus};
+use crate::control::types::{RecoveryStatus, Risk, Role, VmState, VmStatus};
 
 /// `me2 status`, parsed.
 #[derive(Debug, Clone, Args)]
@@ -47,7 +48,7 @@ fn human(status: &VmStatus) -> String {
     let mut row = |label: &str, value: String| {
         writeln!(text, "{label:<12}{value}").expect("a string takes everything");
     };
-    row("vm", format!("{}, {}", status.name, state(status.vm_state)));
+    row("vm", format!("{}, {}", status.name, state(status)));
     row("process", format!("{}, {}", status.pid, role(status.role)));
     if let Some(guest) = &status.guest {
         row(
@@ -80,6 +81,12 @@ fn human(status: &VmStatus) -> String {
                 migration.faults
             ),
         );
+        if let Some(risk) = &migration.risk {
+            at_stake(risk, &mut row);
+        }
+        if let Some(recovery) = &migration.recovery {
+            link(recovery, &mut row);
+        }
         row(
             "",
             format!(
@@ -93,16 +100,64 @@ fn human(status: &VmStatus) -> String {
     text
 }
 
-fn state(state: VmState) -> &'static str {
-    match state {
+/// What is lost if the source is.
+fn at_stake(risk: &Risk, row: &mut impl FnMut(&str, String)) {
+    let part = risk.source_only_pages as f64 / risk.useful_pages.max(1) as f64;
+    row(
+        "at stake",
+        format!(
+            "{} pages exist only at the source: {:.1} MiB, {:.1} % of what the VM uses",
+            risk.source_only_pages,
+            risk.source_only_pages as f64 * PAGE_SIZE as f64 / f64::from(1 << 20),
+            100.0 * part
+        ),
+    );
+    let late = match risk.is_late {
+        true => "; WARNING: it takes longer than it should",
+        false => "",
+    };
+    row("", format!("{}{late}", left(risk)));
+    if let Some(waiting) = risk.waiting_pages.filter(|waiting| *waiting > 0) {
+        row("", format!("vCPUs wait for {waiting} of them"));
+    }
+}
+
+fn link(recovery: &RecoveryStatus, row: &mut impl FnMut(&str, String)) {
+    let next = match recovery.next_attempt_ms {
+        0 => "under way".to_owned(),
+        ms => format!("in {:.1} s", ms as f64 / 1000.0),
+    };
+    row(
+        "link",
+        format!(
+            "broken; attempt {} to connect {next}, by itself for {} s more",
+            recovery.attempt,
+            recovery.gives_up_ms / 1000
+        ),
+    );
+    row("", recovery.error.clone());
+}
+
+fn state(status: &VmStatus) -> &'static str {
+    match status.vm_state {
         VmState::Running => "running",
+        VmState::Paused if is_away(status) => "away: it runs at the destination",
         VmState::Paused => "paused",
         VmState::Waiting => "not here yet: waiting for a source",
         VmState::Incoming => "on its way here",
         VmState::Migrated => "moved away",
+        VmState::PostcopyPaused if status.role == Role::Receiver => {
+            "here, but pages are missing: the link to the source is broken"
+        }
         VmState::PostcopyPaused => "link broken after the handover: me2 recover",
         VmState::Stopped => "ended",
     }
+}
+
+/// The VM has left this process, which still has a part of it.
+fn is_away(status: &VmStatus) -> bool {
+    let migration = status.migration.as_ref();
+    status.role == Role::Source && migration.is_some_and(|migration| migration.risk.is_some())
 }
 
 fn role(role: Role) -> &'static str {
@@ -131,17 +186,14 @@ mod tests {
                 rate: 1000.4,
             }),
             migration: Some(MigrationStatus {
-                id: 3,
-                epoch: 1,
                 phase: Phase::Precopy,
                 pass: 2,
-                mode: Mode::Hybrid,
                 pages_total: 65_536,
                 pages_remaining: 16_384,
                 sent_bytes: 100 << 20,
                 bandwidth_bytes_per_second: 50 << 20,
-                faults: 0,
                 elapsed_ms: 2100,
+                ..MigrationStatus::begun(3, 1, Mode::Hybrid)
             }),
         };
         let expected = "\
@@ -153,6 +205,43 @@ migration   3 (connection 1), hybrid, pre-copy, pass 2
             100.0 MiB on the wire, 50.0 MiB/s, 2.1 s
 ";
         assert_eq!(human(&status), expected);
+        let mut broken = status.clone();
+        broken.vm_state = VmState::PostcopyPaused;
+        if let Some(migration) = &mut broken.migration {
+            migration.phase = Phase::Postcopy;
+            migration.risk = Some(Risk {
+                source_only_pages: 16_384,
+                useful_pages: 65_536,
+                waiting_pages: Some(2),
+                expected_ms: None,
+                is_late: true,
+            });
+            migration.recovery = Some(RecoveryStatus {
+                attempt: 3,
+                next_attempt_ms: 1600,
+                gives_up_ms: 290_000,
+                error: "the connection broke".to_owned(),
+            });
+        }
+        let expected = "\
+vm          demo, link broken after the handover: me2 recover
+process     42, source
+guest       1000 operations/s, 12000 in all, 0 errors
+migration   3 (connection 1), hybrid, post-copy
+            75.0 % there, 16384 of 65536 pages missing, 0 faults
+at stake    16384 pages exist only at the source: 64.0 MiB, 25.0 % of what the VM uses
+            no end; WARNING: it takes longer than it should
+            vCPUs wait for 2 of them
+link        broken; attempt 3 to connect in 1.6 s, by itself for 290 s more
+            the connection broke
+            100.0 MiB on the wire, 50.0 MiB/s, 2.1 s
+";
+        assert_eq!(human(&broken), expected);
+        broken.vm_state = VmState::Paused;
+        assert!(human(&broken).starts_with("vm          demo, away: it runs at the destination\n"));
+        broken.role = Role::Receiver;
+        broken.vm_state = VmState::PostcopyPaused;
+        assert!(human(&broken).starts_with("vm          demo, here, but pages are missing"));
         let idle = VmStatus {
             migration: None,
             guest: None,

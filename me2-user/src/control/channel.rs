@@ -7,7 +7,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::events::EventHub;
-use super::types::{Accepted, MigrateRequest, VmStatus};
+use super::types::{Accepted, MigrateRequest, RecoverRequest, VmStatus};
 
 /// Commands that wait to be taken; further clients wait for room.
 const COMMANDS_MAX: usize = 16;
@@ -35,8 +35,10 @@ pub enum Command {
         /// Taken.
         reply: Reply<()>,
     },
-    /// Resume a post-copy whose link broke.
+    /// Resume a post-copy whose link broke, or take its VM back.
     Recover {
+        /// Which of them.
+        request: RecoverRequest,
         /// The id of the migration that goes on.
         reply: Reply<Accepted>,
     },

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::socket::VmAddress;
-use super::types::{Accepted, ErrorBody, Event, MigrateRequest, VmStatus};
+use super::types::{Accepted, ErrorBody, Event, MigrateRequest, RecoverRequest, VmStatus};
 
 /// How long an answer may take; more than the server allows itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -121,9 +121,10 @@ impl Client {
             .await
     }
 
-    /// Asks to resume a post-copy whose link broke.
-    pub async fn recover(&self) -> Result<Accepted, ClientError> {
-        self.ask(Method::POST, "/v1/recover", Bytes::new()).await
+    /// Asks to resume a post-copy whose link broke, or to take its VM back.
+    pub async fn recover(&self, request: &RecoverRequest) -> Result<Accepted, ClientError> {
+        self.ask(Method::POST, "/v1/recover", to_json(request))
+            .await
     }
 
     /// Asks to give up the migration.

@@ -185,17 +185,13 @@ mod tests {
 
     fn progress(id: u64, sent_bytes: u64) -> MigrationStatus {
         MigrationStatus {
-            id,
-            epoch: 1,
             phase: Phase::Precopy,
             pass: 1,
-            mode: Mode::Hybrid,
             pages_total: 10,
             pages_remaining: 5,
             sent_bytes,
-            bandwidth_bytes_per_second: 0,
-            faults: 0,
             elapsed_ms: 1,
+            ..MigrationStatus::begun(id, 1, Mode::Hybrid)
         }
     }
 

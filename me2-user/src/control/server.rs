@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /v1/status` | 200, [`VmStatus`](super::types::VmStatus) |
 //! | `POST /v1/migrate`, a [`MigrateRequest`] | 202, [`Accepted`](super::types::Accepted) |
-//! | `POST /v1/recover` | 202, [`Accepted`](super::types::Accepted) |
+//! | `POST /v1/recover`, a [`RecoverRequest`] or nothing | 202, [`Accepted`](super::types::Accepted) |
 //! | `POST /v1/cancel`, `/v1/switch-now`, `/v1/pause`, `/v1/resume`, `/v1/stop` | 202, `{}` |
 //! | `GET /v1/migration/events` | 200, lines of [`Event`](super::types::Event), of the current or last migration |
 //! | `GET /v1/migration/events?from=next` | the same, of the next migration that begins |
@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::channel::{Command, ControlHandle, Reply};
 use super::socket::ControlSocket;
-use super::types::MigrateRequest;
+use super::types::{MigrateRequest, RecoverRequest};
 use answer::{ApiError, accepted, json};
 
 /// The largest request body, in bytes; a real one has some hundred.
@@ -127,8 +127,24 @@ async fn migrate(
     Ok(accepted(&id))
 }
 
-async fn recover(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    let id = shared.ask(|reply| Command::Recover { reply }).await?;
+async fn recover(
+    State(shared): State<Arc<Shared>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let mend = "see: me2 recover --help";
+    let body = body.map_err(|rejection| ApiError::unreadable(&rejection))?;
+    let request: RecoverRequest = match body.is_empty() {
+        true => RecoverRequest::default(),
+        false => serde_json::from_slice(&body).map_err(|error| {
+            ApiError::bad_request(format!("not a request to recover: {error}"), mend)
+        })?,
+    };
+    request
+        .check()
+        .map_err(|reason| ApiError::bad_request(reason, mend))?;
+    let id = shared
+        .ask(|reply| Command::Recover { request, reply })
+        .await?;
     Ok(accepted(&id))
 }
 

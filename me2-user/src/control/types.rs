@@ -38,6 +38,10 @@ pub struct MigrateRequest {
     /// When a migration that has not handed over yet is given up.
     #[serde(default)]
     pub timeout_s: Option<u64>,
+    /// For how long the source tries to connect again by itself when the link breaks after the
+    /// handover; 0: not at all.
+    #[serde(default = "recover_limit_ms")]
+    pub recover_limit_ms: u64,
     /// Whether the vCPUs wait at the destination until the whole memory has been compared.
     #[serde(default)]
     pub verify_full: bool,
@@ -151,6 +155,11 @@ pub enum Part {
 /// What exploration may cost the guest if nothing is said, percent of its time.
 const GUEST_SLOWDOWN_MAX_PERCENT: u8 = 8;
 
+/// For how long a source connects again by itself, unless it is told.
+const fn recover_limit_ms() -> u64 {
+    5 * 60 * 1000
+}
+
 /// The longest `to` that is taken: a DNS name has at most 253 characters.
 const TARGET_CHARACTERS_MAX: usize = 300;
 
@@ -165,6 +174,7 @@ impl MigrateRequest {
             downtime_limit_ms: None,
             guest_slowdown_max_percent: None,
             timeout_s: None,
+            recover_limit_ms: recover_limit_ms(),
             verify_full: false,
             peer: None,
             codec: CodecChoice::default(),
@@ -202,6 +212,32 @@ impl MigrateRequest {
         match limits.iter().find(|(_, limit)| *limit == Some(0)) {
             Some((name, _)) => Err(format!("the {name} limit must not be 0")),
             None => Ok(()),
+        }
+    }
+}
+
+/// The body of `POST /v1/recover`; empty is all false.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// Take the VM back as it was when it stopped, instead of connecting again.
+    #[serde(default)]
+    pub resume_here: bool,
+    /// The operator's word that the destination is dead and can never run the VM again.
+    #[serde(default)]
+    pub destination_is_fenced: bool,
+}
+
+impl RecoverRequest {
+    /// Whether it makes sense, whatever the state of the VM: if not, what is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match (self.resume_here, self.destination_is_fenced) {
+            (true, false) => Err(
+                "the VM may still run at the destination: make sure that it cannot (kill that process, \
+                 or cut that host's power), then say so with --destination-is-fenced",
+            ),
+            (false, true) => Err("--destination-is-fenced means something only with --resume-here"),
+            _ => Ok(()),
         }
     }
 }
@@ -287,6 +323,41 @@ pub struct MigrationStatus {
     pub faults: u64,
     /// Since the request.
     pub elapsed_ms: u64,
+    /// What is at stake, from when the VM runs at the destination until it has all its pages.
+    #[serde(default)]
+    pub risk: Option<Risk>,
+    /// While the link is broken and the source connects again by itself.
+    #[serde(default)]
+    pub recovery: Option<RecoveryStatus>,
+}
+
+/// What is lost if the source is, and for how long that is so. The source has it from the destination:
+/// while the link is broken, it is what was true before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Risk {
+    /// Pages that exist only at the source.
+    pub source_only_pages: u64,
+    /// All pages that the VM uses.
+    pub useful_pages: u64,
+    /// Those that a vCPU waits for; known at the destination only.
+    pub waiting_pages: Option<u64>,
+    /// When all of them are expected to be there; none while nothing comes.
+    pub expected_ms: Option<u64>,
+    /// It takes longer than it should.
+    pub is_late: bool,
+}
+
+/// How a source goes about connecting again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryStatus {
+    /// The attempt that comes next or is under way, from 1.
+    pub attempt: u32,
+    /// Until it begins; 0: it is under way.
+    pub next_attempt_ms: u64,
+    /// Until this side stops trying by itself.
+    pub gives_up_ms: u64,
+    /// Why there is no link.
+    pub error: String,
 }
 
 impl MigrationStatus {
@@ -304,6 +375,8 @@ impl MigrationStatus {
             bandwidth_bytes_per_second: 0,
             faults: 0,
             elapsed_ms: 0,
+            risk: None,
+            recovery: None,
         }
     }
 }
@@ -381,6 +454,9 @@ pub enum Outcome {
     TimedOut,
     /// It failed after the handover: paused and recoverable, or lost. The report says which.
     FailedAfterHandover,
+    /// It failed after the handover, and an operator has said that the destination is dead: the VM
+    /// runs at the source, as it was when it stopped.
+    TakenBack,
 }
 
 impl Outcome {
@@ -388,7 +464,7 @@ impl Outcome {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Moved => 0,
-            Self::FailedAtSource => 1,
+            Self::FailedAtSource | Self::TakenBack => 1,
             Self::Refused => 3,
             Self::TimedOut => 4,
             Self::FailedAfterHandover => 5,

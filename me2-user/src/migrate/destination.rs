@@ -35,12 +35,12 @@ use me2_wire::{
 };
 use tokio::{sync::mpsc, task::block_in_place};
 
-use super::Machine;
+use super::{Machine, risk::RiskWatch};
 use crate::{
     control::types::{MigrationStatus, Phase},
     explore::Probing,
     identity::Fingerprint,
-    process::{host_memory, monitor::GuestMonitor, published},
+    process::{host_memory, monitor::GuestMonitor, note::Note, published},
 };
 use intake::Intake;
 use pager::{Pager, Wanted};
@@ -68,6 +68,10 @@ pub struct Incoming {
     requests: AtomicU64,
     first_second: Mutex<Option<FirstSecond>>,
     begun: Instant,
+    /// In the runtime folder; goes when the migration is settled or refused.
+    note: Mutex<Option<Note>>,
+    /// From when the VM runs here.
+    risk: Mutex<Option<RiskWatch>>,
 }
 
 impl Incoming {
@@ -83,6 +87,7 @@ impl Incoming {
         probing: Arc<Probing>,
         ended: EndHandler,
         peer: Fingerprint,
+        note: Option<Note>,
         migration: [u8; 16],
         epoch: u64,
         same_host: bool,
@@ -114,6 +119,8 @@ impl Incoming {
             requests: AtomicU64::new(0),
             first_second: Mutex::default(),
             begun: Instant::now(),
+            note: Mutex::new(note),
+            risk: Mutex::default(),
         })
     }
 
@@ -136,17 +143,25 @@ impl Incoming {
     }
 
     /// How far it is, as this side sees it.
-    fn describe(&self, status: &mut MigrationStatus, connection: &quinn::Connection) {
-        status.phase = if self.has_resumed() {
-            Phase::Postcopy
+    fn describe(&self, status: &mut MigrationStatus, connection: Option<&quinn::Connection>) {
+        let at_stake = self.pager.at_stake();
+        if self.has_resumed() {
+            status.phase = Phase::Postcopy;
+            status.pages_total = at_stake.useful;
+            let mut risk = self.risk.lock().expect("no panics under this lock");
+            let risk =
+                risk.get_or_insert_with(|| RiskWatch::begin(at_stake.missing, at_stake.useful));
+            status.risk = risk.observe(at_stake.missing, Some(at_stake.waiting));
         } else {
-            Phase::Precopy
-        };
-        status.pages_total = u64::from(self.pager.page_count());
-        status.pages_remaining = self.pager.outstanding();
+            status.phase = Phase::Precopy;
+            status.pages_total = u64::from(self.pager.page_count());
+        }
+        status.pages_remaining = at_stake.missing;
         status.faults = self.requests.load(Ordering::Relaxed);
-        let bytes = connection.stats().udp_rx.bytes;
         let elapsed_ms = self.begun.elapsed().as_millis() as u64;
+        let bytes = connection.map_or(status.sent_bytes, |connection| {
+            connection.stats().udp_rx.bytes
+        });
         let span_ms = elapsed_ms.saturating_sub(status.elapsed_ms).max(1);
         status.bandwidth_bytes_per_second =
             bytes.saturating_sub(status.sent_bytes) * 1000 / span_ms;
@@ -190,10 +205,14 @@ impl Incoming {
                     .saturating_add(clock::monotonic_ns() - received_ns),
             )
         };
-        self.machine
-            .vm
-            .restore(&handover.state, elapsed)
-            .context("cannot restore the VM's state")?;
+        // Beside each other: a disk may take longer than the VM had better stand still.
+        let (restored, noted) = std::thread::scope(|scope| {
+            let noted = scope.spawn(|| self.note_accepted());
+            let restored = self.machine.vm.restore(&handover.state, elapsed);
+            (restored, noted.join().expect("a note panics nowhere"))
+        });
+        restored.context("cannot restore the VM's state")?;
+        noted.context("cannot note that the VM is taken over")?;
         let restored_ns = clock::monotonic_ns();
         self.machine.monitor.expect_progress();
         self.lock_ownership().resume()?;
@@ -212,6 +231,22 @@ impl Incoming {
             self.pager.start_placing();
         }
         Ok(timing)
+    }
+
+    /// Notes, on disk, that the VM is this process's: whoever finds it dead must know.
+    fn note_accepted(&self) -> std::io::Result<()> {
+        let mut note = self.note.lock().expect("no panics under this lock");
+        note.as_mut().map_or(Ok(()), Note::accept)
+    }
+
+    /// What is lost if the source is, in words.
+    fn risk_told(&self) -> String {
+        let missing = self.pager.at_stake().missing;
+        let risk = self.risk.lock().expect("no panics under this lock");
+        risk.as_ref().map_or_else(
+            || format!("{missing} pages exist only at the source"),
+            |risk| risk.told(missing),
+        )
     }
 
     /// The hash tree over the memory itself; every page must be in place.
@@ -250,6 +285,8 @@ impl Incoming {
         // Accepted but not resumed: given up too. In any other state it is refused already.
         let _ = ownership.refuse();
         assert!(!ownership.may_run(), "a VM that may run is not abandoned");
+        // Now, and not when the last task has let go of this: the next attempt leaves one too.
+        *self.note.lock().expect("no panics under this lock") = None;
     }
 
     fn lock_ownership(&self) -> MutexGuard<'_, ownership::Destination> {
@@ -307,6 +344,7 @@ impl Incoming {
     /// Everything is here and acknowledged: the machinery of the migration goes away, the VM
     /// stays.
     fn settle(&self) -> anyhow::Result<()> {
+        *self.note.lock().expect("no panics under this lock") = None;
         block_in_place(|| self.pager.settle())
     }
 }

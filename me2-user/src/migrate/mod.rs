@@ -14,6 +14,7 @@
 
 pub mod destination;
 pub mod observer;
+mod risk;
 pub mod source;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::{
     control::{
         MigrationEvents,
-        types::{MigrationStatus, Mode, Outcome, Phase, Report, VmStatus},
+        types::{MigrationStatus, Mode, Outcome, Phase, RecoveryStatus, Report, VmState, VmStatus},
     },
     process::published,
 };
@@ -113,6 +113,36 @@ impl Observer {
         drop(inner);
         self.process
             .send_modify(|process| process.migration = Some(status));
+    }
+
+    /// There is a link behind the handover: the VM does not run here, and whoever follows sees it go on.
+    pub fn link_is_up(&self) {
+        self.lock().status.recovery = None;
+        self.process
+            .send_modify(|process| process.vm_state = VmState::Paused);
+    }
+
+    /// The link is broken, and so it is going to be mended.
+    pub fn tell_recovery(&self, recovery: RecoveryStatus) {
+        let mut inner = self.lock();
+        inner.status.recovery = Some(recovery);
+        inner.status.bandwidth_bytes_per_second = 0;
+        inner.status.elapsed_ms = inner.started.elapsed().as_millis() as u64;
+        if let Some(risk) = &mut inner.status.risk {
+            (risk.expected_ms, risk.is_late) = (None, true);
+        }
+        let status = inner.status.clone();
+        if let Some(events) = &inner.events {
+            events.progress(status.clone());
+        }
+        drop(inner);
+        self.process
+            .send_modify(|process| process.migration = Some(status));
+    }
+
+    /// Counts another connection.
+    pub fn count_connection(&self, epoch: u64) {
+        self.lock().status.epoch = epoch;
     }
 
     /// The end: nothing is told afterwards.

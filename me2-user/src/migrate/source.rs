@@ -7,16 +7,20 @@
 mod answers;
 mod asked;
 mod bulk;
+mod compare;
 mod encoding;
 mod finish;
 mod handover;
 mod link;
 mod passes;
+mod recovery;
 mod sent;
+mod silence;
 mod working_set;
 mod writes;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -40,6 +44,7 @@ use tokio::{sync::watch, task::block_in_place};
 use super::{
     Machine, bulk_streams,
     observer::{AbortOnDrop, Observer, PROGRESS_INTERVAL},
+    risk::RiskWatch,
 };
 use crate::{
     control::types::{MigrateRequest, Mode, Outcome, Part, Report},
@@ -72,6 +77,15 @@ pub enum Failure {
     /// The destination does not take this VM.
     #[error("the destination refused: {0}")]
     Refused(String),
+    /// An operator has said that the destination, which had the VM, is dead.
+    #[error(
+        "taken back, by an operator's word that the destination is dead: it goes on as it was when it stopped, \
+         {rolled_back_s:.1} s ago, and what it did since is lost"
+    )]
+    TakenBack {
+        /// For so long it had been away.
+        rolled_back_s: f64,
+    },
     /// The link failed.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -149,6 +163,17 @@ pub struct Attempt {
     socket: Option<SocketGrant>,
     /// Traffic of connections before it.
     past_wire_bytes: u64,
+    /// Where the destination was last reached.
+    target: Option<SocketAddr>,
+    /// When it last said how many pages it misses, and how many that were.
+    heard: Option<Instant>,
+    missing_pages: u64,
+    /// From when the VM runs there.
+    risk: Option<RiskWatch>,
+    /// Comparisons of all pages that found some that differ.
+    comparisons: u32,
+    /// What made it stop may pass.
+    may_pass: bool,
 }
 
 impl Attempt {
@@ -207,6 +232,12 @@ impl Attempt {
             connection: None,
             socket: None,
             past_wire_bytes: 0,
+            target: None,
+            heard: None,
+            missing_pages: u64::MAX,
+            risk: None,
+            comparisons: 0,
+            may_pass: false,
         }
     }
 
@@ -247,6 +278,7 @@ impl Attempt {
         let watched_since = self.watch_writes()?;
         let mut link = self.setup().await?;
         let _progress = self.tell_progress(&link);
+        let _silence = link.listen_for_silence(&self.pacer);
         let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
         if link.same_host {
             let mut chooser = self.chooser.lock().expect("no panics under this lock");
@@ -281,6 +313,7 @@ impl Attempt {
             .context("cannot begin an attempt")?;
         self.epoch = prepare.epoch();
         let mut link = self.connect(message::Purpose::Migrate).await?;
+        self.target = Some(link.connection.remote_address());
         self.connection = Some(link.connection.clone());
         self.peer = Some(link.fingerprint);
         self.socket = Some(link.socket);
@@ -391,6 +424,7 @@ impl Attempt {
         let outcome = match failure {
             Failure::Refused(_) => Outcome::Refused,
             Failure::TimedOut(_) => Outcome::TimedOut,
+            Failure::TakenBack { .. } => Outcome::TakenBack,
             _ => Outcome::FailedAtSource,
         };
         self.report.status = if matches!(failure, Failure::Cancelled) {

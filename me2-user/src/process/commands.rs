@@ -6,17 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use me2_engine::ownership;
+use me2_engine::{ownership, recovery::Recovery};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
 
-use super::{Inputs, Node, exit_code};
+use super::{
+    Inputs, Node, exit_code,
+    recovery::{Paused, due},
+};
 use crate::{
     control::{
-        channel::{Command, Refusal},
+        channel::{Command, Refusal, Reply},
         types::{Accepted, MigrateRequest, Outcome, VmState},
     },
     migrate::{
@@ -69,22 +72,26 @@ impl Ending {
 }
 
 /// A VM's process, while the VM is here or on its way from here.
-struct Life {
-    node: Arc<Node>,
+pub(super) struct Life {
+    pub(super) node: Arc<Node>,
     machine: Arc<Machine>,
     ownership: Arc<Mutex<ownership::Source>>,
-    migration: Option<Moving>,
-    paused: Option<Box<Attempt>>,
-    last_id: u64,
+    pub(super) migration: Option<Moving>,
+    pub(super) paused: Option<Paused>,
+    /// How often the migration's link was tried again by itself.
+    pub(super) recovery: Option<Recovery>,
+    /// Who wants the VM back, while an attempt to connect comes to its end.
+    pub(super) wants_back: Option<Reply<Accepted>>,
+    pub(super) last_id: u64,
     /// Connections of the latest migration: one, and one more for each recovery.
-    connections: u64,
+    pub(super) connections: u64,
 }
 
 /// A migration under way.
-struct Moving {
-    task: JoinHandle<Ended>,
-    wish: watch::Sender<Wish>,
-    observer: Observer,
+pub(super) struct Moving {
+    pub(super) task: JoinHandle<Ended>,
+    pub(super) wish: watch::Sender<Wish>,
+    pub(super) observer: Observer,
 }
 
 /// Lives with the VM until it ends, has moved away, or is stopped.
@@ -100,6 +107,8 @@ pub async fn live(
         ownership,
         migration: None,
         paused: None,
+        recovery: None,
+        wants_back: None,
         last_id: 0,
         connections: 0,
     };
@@ -140,13 +149,11 @@ impl Life {
                     }
                     tracing::warn!("the VM has left but its pages have not: the same signal again ends this side all the same");
                 }
+                () = due(self.paused.as_ref().and_then(Paused::retries_at)) => self.retry(),
                 _ = tick.tick() => {
-                    let guest = self.machine.monitor.status();
-                    self.node.status.send_if_modified(|status| {
-                        let is_new = status.guest != guest;
-                        status.guest = guest;
-                        is_new
-                    });
+                    self.node.publish_guest(&self.machine.monitor);
+                    self.tell_recovery();
+                    self.refuse_taking_back();
                 }
             }
         }
@@ -175,7 +182,7 @@ impl Life {
     async fn carry_out(&mut self, command: Command) -> bool {
         match command {
             Command::Migrate { request, reply } => _ = reply.send(self.migrate(request)),
-            Command::Recover { reply } => _ = reply.send(self.recover()),
+            Command::Recover { request, reply } => self.recover(request, reply),
             Command::Cancel { reply } => _ = reply.send(self.cancel()),
             Command::SwitchNow { reply } => _ = reply.send(self.switch_now()),
             Command::Pause { reply } => _ = reply.send(self.pause()),
@@ -215,6 +222,7 @@ impl Life {
         }
         self.last_id += 1;
         self.connections = 1;
+        self.recovery = None;
         let (id, mode, started) = (self.last_id, request.mode, Instant::now());
         let observer = self.observe(id, mode, started);
         let (wish, wished) = watch::channel(Wish::GoOn);
@@ -239,33 +247,7 @@ impl Life {
         Ok(Accepted { id })
     }
 
-    fn recover(&mut self) -> Result<Accepted, Refusal> {
-        if self.migration.is_some() {
-            return Err(Refusal::conflict(
-                "a migration is under way",
-                "me2 status tells how far it is",
-            ));
-        }
-        let Some(attempt) = self.paused.take() else {
-            return Err(Refusal::conflict(
-                "there is nothing to recover",
-                "me2 status tells the state of the VM",
-            ));
-        };
-        let id = self.last_id;
-        self.connections += 1;
-        let observer = self.observe(id, attempt.mode(), attempt.started());
-        let (wish, _) = watch::channel(Wish::GoOn);
-        let task = tokio::spawn(attempt.recover(observer.clone()));
-        self.migration = Some(Moving {
-            task,
-            wish,
-            observer,
-        });
-        Ok(Accepted { id })
-    }
-
-    fn observe(&self, id: u64, mode: crate::report::Mode, started: Instant) -> Observer {
+    pub(super) fn observe(&self, id: u64, mode: crate::report::Mode, started: Instant) -> Observer {
         let events = self.node.events.begin(id);
         Observer::new(
             events,
@@ -340,24 +322,25 @@ impl Life {
     /// A migration has ended. True: the VM has moved, and so the process shall end.
     fn conclude(&mut self, ended: Ended) -> bool {
         let moving = self.migration.take().expect("it has just ended");
+        if let Ended::Paused(attempt, report) = ended {
+            self.pause_migration(attempt, moving.observer, report);
+            return false;
+        }
+        self.recovery = None;
+        self.node.publish_migration(|status| {
+            status.risk = None;
+            status.recovery = None;
+        });
         let (outcome, report) = ended.summary();
         if let Some(error) = &report.error {
             tracing::error!("the migration did not complete: {error}");
         }
         self.node.set_state(match outcome {
             Outcome::Moved => VmState::Migrated,
-            Outcome::FailedAfterHandover => VmState::PostcopyPaused,
             _ => VmState::Running,
         });
         moving.observer.end(outcome, report.clone());
-        match ended {
-            Ended::Moved(_) => true,
-            Ended::AtSource(..) => false,
-            Ended::Paused(attempt, _) => {
-                self.paused = Some(attempt);
-                false
-            }
-        }
+        matches!(ended, Ended::Moved(_))
     }
 }
 

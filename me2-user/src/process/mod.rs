@@ -5,8 +5,10 @@ mod commands;
 mod console;
 pub mod host_memory;
 pub mod monitor;
+pub mod note;
 pub mod published;
 mod receive;
+mod recovery;
 mod run;
 mod serial;
 
@@ -14,6 +16,7 @@ pub use receive::receive;
 pub use run::run;
 
 use std::{
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -45,6 +48,7 @@ use crate::{
     migrate::{destination::Incoming, source::Credentials},
 };
 use monitor::GuestMonitor;
+use note::Note;
 
 /// What a VM process has whether or not the VM is here: opened when it starts, so that privileges
 /// can be dropped later.
@@ -166,6 +170,16 @@ impl Node {
         self.status.send_modify(|status| status.vm_state = state);
     }
 
+    /// Publishes what the guest tells of itself.
+    pub fn publish_guest(&self, monitor: &GuestMonitor) {
+        let guest = monitor.status();
+        self.status.send_if_modified(|status| {
+            let is_new = status.guest != guest;
+            status.guest = guest;
+            is_new
+        });
+    }
+
     /// A migration to here begins.
     pub fn begin_incoming(&self, mode: Mode) {
         let migration = MigrationStatus::begun(1, 1, mode);
@@ -173,10 +187,10 @@ impl Node {
             .send_modify(|status| status.migration = Some(migration));
     }
 
-    /// Publishes how far it is.
-    pub fn publish_incoming(&self, describe: impl FnOnce(&mut MigrationStatus)) {
+    /// Publishes how far the migration is, if there is one.
+    pub fn publish_migration(&self, change: impl FnOnce(&mut MigrationStatus)) {
         self.status
-            .send_modify(|status| _ = status.migration.as_mut().map(describe));
+            .send_modify(|status| _ = status.migration.as_mut().map(change));
     }
 
     /// Takes a VM in whose source has described it: checks it against this host and this
@@ -200,9 +214,28 @@ impl Node {
         let monitor = self.open_console(document.builtin_guest)?;
         let ended = self.end_handler();
         let probing = self.probing.clone();
+        let note = self.leave_note(&migration, epoch)?;
         Incoming::prepare(
-            &self.host, document, monitor, probing, ended, peer, migration, epoch, same_host,
+            &self.host, document, monitor, probing, ended, peer, note, migration, epoch, same_host,
         )
+    }
+
+    /// Notes in the runtime folder, if there is one, that this process is ready for an attempt.
+    fn leave_note(&self, migration: &[u8; 16], epoch: u64) -> anyhow::Result<Option<Note>> {
+        let Some(folder) = &self.runtime_dir else {
+            tracing::warn!("no runtime folder: nothing will tell that the VM was taken over here");
+            return Ok(None);
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .and_then(|()| {
+                let name = self.status.borrow().name.clone();
+                Note::prepare(folder, &name, migration, epoch)
+            })
+            .with_context(|| format!("cannot leave a note in {}", folder.display()))
+            .map(Some)
     }
 
     /// The VM that was admitted does not come after all.

@@ -9,7 +9,7 @@ use std::{
 use me2_engine::ownership;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Inputs, Node, NodeOptions, commands, exit_code, runtime};
+use super::{Inputs, Node, NodeOptions, commands, exit_code, note, runtime};
 use crate::{
     cli::ReceiveArgs,
     control::{
@@ -55,6 +55,9 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
             }),
             runtime_dir: args.runtime.resolve().ok(),
         })?;
+        if let Some(folder) = &node.runtime_dir {
+            note::warn_of_left_behind(folder);
+        }
         let listener = Listener::bind(
             args.listen,
             &node.credentials.identity,
@@ -88,9 +91,10 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
             End::Received(Received::Complete { machine, epoch }) => {
                 node.status.send_modify(|status| status.role = Role::Source);
                 node.set_state(VmState::Running);
-                node.publish_incoming(|status| {
+                node.publish_migration(|status| {
                     status.phase = Phase::Complete;
                     status.pages_remaining = 0;
+                    status.risk = None;
                 });
                 free_connection(endpoint).await;
                 tracing::info!("the VM is here, all of it");
@@ -175,7 +179,7 @@ fn answer(node: &Node, command: Command) -> bool {
     let state = node.status.borrow().vm_state;
     match command {
         Command::Migrate { reply, .. } => _ = reply.send(Err(not_yet())),
-        Command::Recover { reply } => {
+        Command::Recover { reply, .. } => {
             let mend = "run `me2 recover` at the source: it is the side that connects";
             _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
         }

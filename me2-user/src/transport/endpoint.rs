@@ -184,6 +184,25 @@ pub async fn resolve(target: &str) -> Result<SocketAddr, ConnectFailure> {
         .ok_or_else(|| unresolved(io::Error::new(io::ErrorKind::NotFound, "no address")))
 }
 
+/// Gives an endpoint that has connected to `target` another local address. Its connections go on:
+/// the peer learns of it by the next packet.
+pub fn rebind(
+    endpoint: &quinn::Endpoint,
+    target: SocketAddr,
+    pacer: &Arc<Pacer>,
+) -> io::Result<()> {
+    let (socket, _) = UdpSocket::bind(any_address(target)).and_then(wrap_socket)?;
+    endpoint.rebind_abstract(pacer.count(socket))
+}
+
+/// Any local address from which `target` may be reached.
+fn any_address(target: SocketAddr) -> SocketAddr {
+    match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 async fn connect_within(
     limit: Duration,
     target: SocketAddr,
@@ -192,10 +211,7 @@ async fn connect_within(
     pacer: &Arc<Pacer>,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
     let config = client_config(identity, trust, pacer).map_err(ConnectFailure::Identity)?;
-    let any: SocketAddr = match target {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
+    let any = any_address(target);
     let (endpoint, socket) = UdpSocket::bind(any)
         .and_then(wrap_socket)
         .and_then(|(socket, granted)| Ok((endpoint(pacer.count(socket), None)?, granted)))

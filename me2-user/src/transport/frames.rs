@@ -26,6 +26,9 @@ pub enum LinkError {
     /// A stream ended where a message was expected.
     #[error("the peer ended a stream in the middle of the migration")]
     Ended,
+    /// Nothing came for long.
+    #[error("nothing comes from the peer")]
+    Silent,
     /// The bytes are no frame.
     #[error("the peer sent a malformed frame")]
     Frame(#[from] me2_wire::frame::FrameError),
@@ -38,6 +41,16 @@ pub enum LinkError {
     /// The frame or message does not belong here.
     #[error("the peer sent {0} where it does not belong")]
     Unexpected(&'static str),
+}
+
+impl LinkError {
+    /// Whether it is the link, which may be mended, and not what the peer said.
+    pub fn is_of_link(&self) -> bool {
+        matches!(
+            self,
+            Self::Connection(_) | Self::Write(_) | Self::Read(_) | Self::Ended | Self::Silent
+        )
+    }
 }
 
 /// How long a peer whose connection lives may say nothing where it has something to say: longer than

@@ -49,7 +49,7 @@ fn start(script: Script) -> TempDir {
 async fn play(mut port: ControlPort, script: Script) {
     while let Some(command) = port.commands.recv().await {
         match command {
-            control::Command::Migrate { reply, .. } | control::Command::Recover { reply } => {
+            control::Command::Migrate { reply, .. } | control::Command::Recover { reply, .. } => {
                 if matches!(script, Script::Busy) {
                     let refusal = Refusal::conflict("a migration is under way", "wait for it");
                     reply.send(Err(refusal)).unwrap();

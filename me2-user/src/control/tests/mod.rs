@@ -96,7 +96,7 @@ async fn command_loop(mut commands: mpsc::Receiver<Command>, log: mpsc::Unbounde
                     reply.send(answer).is_ok(),
                 )
             }
-            Command::Recover { reply } => {
+            Command::Recover { reply, .. } => {
                 let refusal = Refusal::conflict("nothing to recover", "see: me2 status");
                 ("recover".to_owned(), reply.send(Err(refusal)).is_ok())
             }
@@ -157,7 +157,24 @@ async fn orders_reach_the_process_and_refusals_the_client() {
     let client = process.client();
     client.cancel().await.unwrap();
     client.pause().await.unwrap();
-    assert_eq!(refused(client.recover().await.unwrap_err()).0, 409);
+    assert_eq!(
+        refused(
+            client
+                .recover(&RecoverRequest::default())
+                .await
+                .unwrap_err()
+        )
+        .0,
+        409
+    );
+    // Without the operator's word that the destination is dead, the process is not even asked.
+    let unsure = RecoverRequest {
+        resume_here: true,
+        destination_is_fenced: false,
+    };
+    let (status, body) = refused(client.recover(&unsure).await.unwrap_err());
+    assert_eq!(status, 400);
+    assert!(body.error.contains("--destination-is-fenced"), "{body:?}");
     assert_eq!(refused(client.resume().await.unwrap_err()).0, 500);
     assert_eq!(refused(client.stop().await.unwrap_err()).0, 503);
     for expected in ["cancel", "pause", "recover", "resume", "stop"] {

@@ -136,7 +136,9 @@ impl FrameDecoder {
                     wanted.page
                 ),
             };
-            batch.push(&record, found)?;
+            batch
+                .push(&record, found)
+                .with_context(|| pager.name(record.index))?;
         }
         pager.arrive(origin, &batch.pages, &batch.contents)?;
         Ok(())
@@ -171,9 +173,7 @@ impl Batch {
         let page = self.contents[start..]
             .as_mut_array::<PAGE_SIZE>()
             .expect("one page");
-        record
-            .decode(source, page)
-            .with_context(|| format!("page {} arrived damaged", record.index))?;
+        record.decode(source, page).context("it arrived damaged")?;
         self.pages.push(ArrivedPage {
             page: record.index,
             version: record.version,

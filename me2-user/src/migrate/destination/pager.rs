@@ -23,7 +23,7 @@ use me2_vmm::{
     paging::{Paging, PagingError},
     staging::Staging,
 };
-use me2_wire::{PAGE_SIZE, PageIndex, Version, message::Likely, range::RangeList};
+use me2_wire::{PAGE_SIZE, PageIndex, Version, message::Likely, page_hash, range::RangeList};
 use tokio::sync::{Notify, mpsc};
 
 use crate::migrate::Machine;
@@ -68,6 +68,17 @@ pub struct ArrivedCount {
     pub demanded: u64,
     /// There already. Also counted before the handover.
     pub duplicates: u64,
+}
+
+/// What would be lost with the source.
+#[derive(Debug, Clone, Copy)]
+pub struct AtStake {
+    /// Pages that are no holes.
+    pub useful: u64,
+    /// Those that have not come.
+    pub missing: u64,
+    /// Those of them that a vCPU waits for.
+    pub waiting: u64,
 }
 
 /// A page that a vCPU waits for, and what it is likely to want next.
@@ -131,6 +142,12 @@ impl Pager {
         self.machine.vm.memory().layout().page_count()
     }
 
+    /// A page, as people know it.
+    pub fn name(&self, page: PageIndex) -> String {
+        let layout = self.machine.vm.memory().layout();
+        format!("the page at guest frame {:x}", layout.frame_of_page(page))
+    }
+
     /// The source announces a version.
     pub fn announce(&self, version: Version, pages: &RangeList) -> Result<(), PageError> {
         self.lock().pages.announce(version, pages)
@@ -171,7 +188,7 @@ impl Pager {
     ) -> Result<(), PageError> {
         assert_eq!(batch.len() * PAGE_SIZE, contents.len(), "a page each");
         self.make_room(batch);
-        let mut to_place = Vec::new();
+        let (mut to_place, mut disputed) = (Vec::new(), Vec::new());
         {
             let mut table = self.lock();
             let mut staging = None;
@@ -193,6 +210,9 @@ impl Pager {
                         .expect("there until the migration is settled")
                         .write(page.page, content),
                     Arrival::Place => to_place.push(index),
+                    Arrival::Duplicate if table.pages.is_disputed(page.page) => {
+                        disputed.push(page);
+                    }
                     Arrival::Duplicate => table.arrived.duplicates += 1,
                 }
             }
@@ -205,6 +225,7 @@ impl Pager {
                 self.changed.notify_one();
             }
         }
+        disputed.into_iter().for_each(|page| self.compare(page));
         for run in to_place.chunk_by(|a, b| follows(&batch[*a], &batch[*b]) && a + 1 == *b) {
             let (first, last) = (run[0], run[run.len() - 1]);
             let pages = batch[first].page..batch[last].page + 1;
@@ -284,6 +305,56 @@ impl Pager {
     /// Pages announced and not in.
     pub fn outstanding(&self) -> u64 {
         self.lock().pages.outstanding()
+    }
+
+    /// What would be lost with the source now.
+    pub fn at_stake(&self) -> AtStake {
+        let table = self.lock();
+        AtStake {
+            useful: table.pages.used(),
+            missing: table.pages.outstanding(),
+            waiting: table.waiting.len() as u64,
+        }
+    }
+
+    /// Asks for pages once more whose hashes are not the source's. Gives how many: each is told of by
+    /// [`Pager::changed`] when it has come.
+    pub fn dispute(&self, frames: &[u64]) -> usize {
+        let layout = self.machine.vm.memory().layout();
+        let pages = frames
+            .iter()
+            .filter_map(|frame| layout.page_of_frame(*frame));
+        let disputed = self.lock().pages.dispute(pages);
+        for page in &disputed {
+            let likely = Likely::default();
+            // Nobody listens only when the process ends.
+            _ = self.want.send(Wanted {
+                page: *page,
+                likely,
+            });
+        }
+        disputed.len()
+    }
+
+    /// What was asked for once more does not come over a new connection.
+    pub fn forget_disputes(&self) {
+        self.lock().pages.forget_disputes();
+    }
+
+    /// Pages that were asked for once more, and did not come yet.
+    pub fn disputes(&self) -> usize {
+        self.lock().pages.disputes()
+    }
+
+    /// Compares a page that came once more with what the guest has.
+    fn compare(&self, page: &ArrivedPage) {
+        let mut content = [0; PAGE_SIZE];
+        // In place: reading it waits for nothing.
+        self.machine.vm.memory().read_page(page.page, &mut content);
+        self.lock()
+            .pages
+            .compare(page.page, page.hash, page_hash(&content));
+        self.changed.notify_one();
     }
 
     /// Whether every page is visible in its final version.

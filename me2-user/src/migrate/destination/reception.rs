@@ -55,6 +55,8 @@ const HELLO_BYTES_MAX: u32 = 256;
 const MACHINE_BYTES_MAX: u32 = DOCUMENT_BYTES_MAX as u32 + 256;
 /// Leaves of the hash tree that a source may look into.
 const LEAVES_MAX: usize = 64;
+/// Pages that a source may have compared again at a time.
+const DISPUTED_MAX: usize = 64;
 /// Attempts that ended before the handover and are remembered as never run.
 const ABANDONED_MAX: usize = 64;
 
@@ -280,10 +282,28 @@ impl Reception {
                 return Err(error);
             }
             knock.peer.connection.close(1u8.into(), b"failed");
-            tracing::error!("the link broke in post-copy; waiting for the source: {error:#}");
-            self.node.set_state(VmState::PostcopyPaused);
-            // For as long as it takes: only the source's acknowledgement ends a migration.
-            knock = successor(&mut self.knocks, &incoming, &self.abandoned).await;
+            knock = self.wait_for_source(&incoming, &error).await;
+        }
+    }
+
+    /// The link broke behind the handover. For as long as it takes: only the source's acknowledgement
+    /// ends a migration, and what only the source has is replaced by nothing.
+    async fn wait_for_source(&mut self, incoming: &Incoming, error: &anyhow::Error) -> Knock {
+        self.node.set_state(VmState::PostcopyPaused);
+        tracing::error!(
+            "the link broke in post-copy: {error:#}; {}: vCPUs that need one wait, the others run on; \
+             the source connects again, by itself or by `me2 recover` there; if its process has ended, \
+             these pages are lost",
+            incoming.risk_told()
+        );
+        let successor = successor(&mut self.knocks, incoming, &self.abandoned);
+        tokio::pin!(successor);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                knock = &mut successor => return knock,
+                _ = tick.tick() => incoming.publish(&self.node, None),
+            }
         }
     }
 }
@@ -398,6 +418,7 @@ impl Incoming {
     async fn serve(self: &Arc<Self>, knock: &mut Knock, node: &Node) -> anyhow::Result<()> {
         // What the last connection brought is no fault of this one.
         while self.intake.failure().is_some() {}
+        self.pager.forget_disputes();
         let connection = knock.peer.connection.clone();
         // From here on it may send as much as a migration needs.
         knock.peer.admit();
@@ -456,13 +477,21 @@ impl Incoming {
                     }
                     self.note_first_second(false);
                     knock.control.message(&ToSource::Progress { missing_pages, faults }).await?;
-                    node.publish_incoming(|status| self.describe(status, &connection));
+                    self.publish(node, Some(&connection));
                 }
             }
             if let Some(failure) = self.intake.failure() {
                 return Err(failure);
             }
             self.tell(knock, &mut progress).await?;
+        }
+    }
+
+    /// Publishes how it stands.
+    fn publish(&self, node: &Node, connection: Option<&quinn::Connection>) {
+        node.publish_migration(|status| self.describe(status, connection));
+        if self.has_resumed() {
+            node.publish_guest(&self.machine.monitor);
         }
     }
 
@@ -581,7 +610,18 @@ impl Incoming {
             ToDestination::CompleteAck {
                 mismatched, frames, ..
             } => {
-                bail!("{mismatched} pages differ from the source, the first at frames {frames:x?}");
+                // No more than a source names: each is a request.
+                let frames = &frames[..frames.len().min(DISPUTED_MAX)];
+                tracing::error!(
+                    mismatched,
+                    frames = format!("{frames:x?}"),
+                    "pages differ from the source"
+                );
+                anyhow::ensure!(
+                    progress.complete_sent && self.pager.dispute(frames) > 0,
+                    "{mismatched} pages differ from the source, the first at frames {frames:x?}"
+                );
+                progress.complete_sent = false;
             }
             ToDestination::Hello(_) | ToDestination::Machine { .. } => {
                 bail!(LinkError::Unexpected("a greeting"))
@@ -643,7 +683,7 @@ impl Incoming {
                 .message(&ToSource::PassReceived { version })
                 .await?;
         }
-        if !self.pager.is_complete() {
+        if !self.pager.is_complete() || self.pager.disputes() > 0 {
             return Ok(());
         }
         if self.has_resumed() && !progress.complete_sent {

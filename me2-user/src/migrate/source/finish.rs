@@ -1,32 +1,30 @@
-//! From the handover to the end: serving what is missing, comparing hashes, letting go; and the
-//! way back in after the link broke.
+//! From the handover to the end: serving what is missing, and letting go.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use me2_engine::{
-    bitmap::Bitmap,
-    ownership::{DestinationMessage, SourceAction},
+    ownership::{DestinationMessage, SourceAction, SourceState},
     phase::Phase,
     tree,
 };
 use me2_vmm::clock;
 use me2_wire::{
-    PAGE_SIZE, PageIndex,
-    message::{self, DestinationStatistics, Purpose, ResumeTiming, ToDestination, ToSource},
-    page_hash,
-    range::RangeList,
+    PAGE_SIZE,
+    message::{self, DestinationStatistics, ResumeTiming, ToDestination, ToSource},
 };
 use tokio::task::block_in_place;
 
-use super::{Attempt, Ended, Failure, answers, bulk::Bulk, link::Link};
+use super::{
+    Attempt, Ended, Failure, answers,
+    bulk::Bulk,
+    link::{Link, within},
+    recovery::Reconnected,
+};
 use crate::{
     control::types::Outcome,
-    migrate::observer::{AbortOnDrop, Observer},
-    process::published,
-    report::{
-        self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, TouchedFirstSecond, Verify,
-    },
+    migrate::{observer::AbortOnDrop, risk::RiskWatch},
+    report::{self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, TouchedFirstSecond},
     transport::{congestion, frames::LinkError, limits},
 };
 
@@ -36,15 +34,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const COMPLETE: quinn::VarInt = quinn::VarInt::from_u32(0);
 /// Page tables of the guest that are pushed first: those of 4 GiB in pages of 4 KiB.
 const TABLE_PAGES_MAX: usize = 2100;
+/// How often it is looked at whether post-copy takes too long.
+const RISK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the acknowledgement is tried again over a new connection.
 const ACKNOWLEDGE_ATTEMPTS_MAX: usize = 5;
-/// Differing leaves of the hash tree that are looked into, to name frames.
-const EXPANDED_LEAVES_MAX: usize = 16;
-/// Differing frames that are named.
-const NAMED_FRAMES_MAX: usize = 16;
 
 /// How serving ended.
-enum Served {
+pub(super) enum Served {
     /// Complete and acknowledged.
     Complete,
     /// The destination refused the handover before any vCPU ran.
@@ -53,10 +49,12 @@ enum Served {
 
 /// Why serving stopped short: the memory stays, and a recovery can go on.
 #[derive(Debug, thiserror::Error)]
-enum Interrupted {
+pub(super) enum Interrupted {
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("{0} pages differ between source and destination, the first at frames {1:x?}")]
+    #[error(
+        "{0} pages differ between source and destination, after they were sent once more; the first at frames {1:x?}"
+    )]
     Mismatch(u64, Vec<u64>),
     #[error("the peer broke the rules of the handover: {0}")]
     Rules(#[from] me2_engine::ownership::Violation),
@@ -73,79 +71,11 @@ impl Attempt {
         self.conclude(link, result).await
     }
 
-    /// Reconnects after the link broke, and goes on.
-    pub async fn recover(mut self: Box<Self>, observer: Observer) -> Ended {
-        self.observer = observer;
-        let result = self.reconnect().await;
-        match result {
-            Ok((link, Some(reason))) => self.conclude(link, Ok(Served::Refused(reason))).await,
-            Ok((mut link, None)) => {
-                let served = self.serve(&mut link).await;
-                self.conclude(link, served).await
-            }
-            Err(failure) => self.pause(format!("{:#}", anyhow!(failure))),
-        }
-    }
-
-    /// A new connection, and the answer to who owns the VM: with a reason, it is this side.
-    async fn reconnect(&mut self) -> Result<(Link, Option<String>), Failure> {
-        let mut link = self.connect(Purpose::Recover).await?;
-        self.connection = Some(link.connection.clone());
-        self.socket = Some(link.socket);
-        let mut missing = Bitmap::new(self.pending.len());
-        let mut add = |pages: &RangeList| {
-            pages
-                .check(missing.len())
-                .context("the destination's list of missing pages")?;
-            missing.extend(pages);
-            anyhow::Ok(())
-        };
-        let (epoch, ownership) = loop {
-            match link.reply().await? {
-                ToSource::Missing { pages } => add(&pages)?,
-                ToSource::Recovering {
-                    epoch,
-                    ownership,
-                    missing,
-                } => {
-                    add(&missing)?;
-                    break (epoch, ownership);
-                }
-                _ => {
-                    return Err(LinkError::Unexpected(
-                        "another message than the state of the recovery",
-                    )
-                    .into());
-                }
-            }
-        };
-        let state = DestinationMessage::PeerState {
-            epoch,
-            state: published::peer_state(ownership),
-        };
-        let action = self
-            .lock_ownership()
-            .on_peer(state)
-            .map_err(|violation| anyhow!(violation))?;
-        match action {
-            SourceAction::ResumeVm => Ok((
-                link,
-                Some("the link broke before the handover was in".to_owned()),
-            )),
-            SourceAction::KeepStopped => Err(anyhow!(
-                "the destination cannot tell what became of the VM ({ownership:?})"
-            )
-            .into()),
-            _ => {
-                self.lock_pages().reset_unsent(&missing);
-                link.bulk =
-                    Some(Bulk::open(&link.connection, link.preface, &self.encoding()).await?);
-                Ok((link, None))
-            }
-        }
-    }
-
-    async fn conclude(mut self, mut link: Link, result: Result<Served, Interrupted>) -> Ended {
+    pub(super) async fn conclude(
+        mut self,
+        mut link: Link,
+        result: Result<Served, Interrupted>,
+    ) -> Ended {
         match result {
             Ok(Served::Complete) => {
                 self.report.status = Status::Completed;
@@ -156,18 +86,24 @@ impl Attempt {
                 self.deliver_acknowledgement(link).await;
                 Ended::Moved(self.report)
             }
-            Ok(Served::Refused(reason)) => {
-                self.fill_report();
-                self.stay(Failure::Refused(reason))
-            }
+            Ok(Served::Refused(reason)) => self.end_refused(link, reason),
             Err(interrupted) => {
                 link.bulk = None;
                 self.fill_report();
                 self.past_wire_bytes = self.report.wire_bytes;
                 link.connection.close(1u8.into(), b"interrupted");
-                self.pause(format!("{:#}", anyhow!(interrupted)))
+                let may_pass =
+                    matches!(&interrupted, Interrupted::Link(error) if error.is_of_link());
+                self.pause(format!("{:#}", anyhow!(interrupted)), may_pass)
             }
         }
+    }
+
+    /// The destination never ran the VM and never will: it goes on here.
+    pub(super) fn end_refused(mut self, link: Link, reason: String) -> Ended {
+        self.fill_report();
+        drop(link);
+        self.stay(Failure::Refused(reason))
     }
 
     /// The destination has everything, and closes the connection when it knows that this side knows.
@@ -182,7 +118,7 @@ impl Attempt {
             }
             link.connection.close(1u8.into(), b"interrupted");
             tracing::warn!("the acknowledgement may not have arrived; connecting again");
-            let Ok((again, None)) = self.reconnect().await else {
+            let Ok(Reconnected::Serves(again)) = self.reconnect().await else {
                 continue;
             };
             link = again;
@@ -191,19 +127,11 @@ impl Attempt {
         tracing::warn!("the destination has every page, but may not know that this side knows");
     }
 
-    fn pause(mut self, reason: String) -> Ended {
-        self.report.status = Status::PostcopyPaused;
-        self.report.error = Some(format!(
-            "{reason}; the VM has left, this side keeps its memory: mend the link, then `me2 recover`"
-        ));
-        self.report.total_time_ms = ms(self.started.elapsed());
-        let report = self.report.clone();
-        Ended::Paused(Box::new(self), report)
-    }
-
     /// Pushes and answers until the destination is complete.
-    async fn serve(&mut self, link: &mut Link) -> Result<Served, Interrupted> {
+    pub(super) async fn serve(&mut self, link: &mut Link) -> Result<Served, Interrupted> {
         let _progress = self.tell_progress(link);
+        let mut silence = link.listen_for_silence(&self.pacer);
+        self.observer.link_is_up();
         let answering = answers::serve(
             link.connection.clone(),
             link.window.clone(),
@@ -218,17 +146,29 @@ impl Attempt {
         let mut bulk = link.bulk.take().expect("opened with the link");
         let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
         self.start_push(&bulk);
+        let mut tick = tokio::time::interval(RISK_INTERVAL);
+        let verify_full = self.request.verify_full;
         loop {
-            let next_reply = async {
-                match self.request.verify_full {
-                    // It hashes its memory meanwhile, and says nothing.
-                    true => link.replies.message().await,
-                    false => link.reply().await,
+            let message = {
+                // Not begun anew when something else happens: what was read of a message would be lost.
+                let reply = async {
+                    match verify_full {
+                        // It hashes its memory meanwhile, and says nothing.
+                        true => link.replies.message().await,
+                        false => within(link.replies.message()).await,
+                    }
+                };
+                tokio::pin!(reply);
+                loop {
+                    tokio::select! {
+                        message = &mut reply => break message?,
+                        failure = bulk.failed() => return Err(failure.into()),
+                        _ = tick.tick() => self.watch_risk(),
+                        Ok(()) = &mut silence.is_long, if self.may_drop_link() => {
+                            return Err(LinkError::Silent.into());
+                        }
+                    }
                 }
-            };
-            let message = tokio::select! {
-                message = next_reply => message?,
-                failure = bulk.failed() => return Err(failure.into()),
             };
             match message {
                 ToSource::Verify { leaves } => {
@@ -246,10 +186,10 @@ impl Attempt {
                 ToSource::Progress {
                     missing_pages,
                     faults,
-                } => self.observer.update(|status| {
-                    status.pages_remaining = missing_pages;
-                    status.faults = faults;
-                }),
+                } => {
+                    self.observer.update(|status| status.faults = faults);
+                    self.note_missing(missing_pages);
+                }
                 ToSource::Refused { epoch, reason } => {
                     if self
                         .lock_ownership()
@@ -273,6 +213,13 @@ impl Attempt {
         }
     }
 
+    /// Whether a link that is silent had better be made anew. Once the VM runs at the destination
+    /// that costs nothing; before, it would end the attempt.
+    fn may_drop_link(&self) -> bool {
+        let state = self.lock_ownership().state();
+        matches!(state, SourceState::Released { .. }) && self.recover_limit() > Duration::ZERO
+    }
+
     fn start_push(&self, bulk: &Bulk) {
         let tables = self.table_pages(TABLE_PAGES_MAX);
         let order = block_in_place(|| self.wanted_first(&tables, self.pending.iter()));
@@ -282,6 +229,11 @@ impl Attempt {
 
     /// The VM runs at the destination.
     fn resumed(&mut self, link: &Link, timing: &ResumeTiming) {
+        if self.risk.is_none() {
+            let useful_pages = self.lock_pages().used_count();
+            self.risk = Some(RiskWatch::begin(timing.missing_pages, useful_pages));
+            self.note_missing(timing.missing_pages);
+        }
         let Some(stop) = &self.stop else { return };
         let span = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e6;
         self.report.handover.missing_pages = timing.missing_pages;
@@ -310,111 +262,7 @@ impl Attempt {
         }
     }
 
-    /// Compares the hash trees. True: all equal, acknowledged, the VM is the destination's alone.
-    async fn complete(
-        &mut self,
-        link: &mut Link,
-        epoch: u64,
-        leaves: &[u64],
-        statistics: &DestinationStatistics,
-    ) -> Result<bool, Interrupted> {
-        let ours = self.lock_pages().leaves();
-        let differing = tree::differing(&ours, leaves);
-        let frames = self.differing_frames(link, &differing).await?;
-        // Differing leaves mean differing pages, even where none could be named.
-        let mismatched = if differing.is_empty() {
-            0
-        } else {
-            frames.len().max(1) as u64
-        };
-        let total_pages = u64::from(self.pending.len());
-        self.report.verify = Verify {
-            pages: total_pages,
-            mismatched_pages: mismatched,
-            full: self.request.verify_full,
-        };
-        self.note_statistics(statistics);
-        let named: Vec<u64> = frames.into_iter().take(NAMED_FRAMES_MAX).collect();
-        let action = self
-            .lock_ownership()
-            .on_peer(DestinationMessage::Complete {
-                epoch,
-                verified: mismatched == 0,
-            })?;
-        let ack = ToDestination::CompleteAck {
-            epoch,
-            mismatched,
-            frames: named.clone(),
-        };
-        link.control.message(&ack).await?;
-        if mismatched > 0 {
-            return Err(Interrupted::Mismatch(mismatched, named));
-        }
-        if !matches!(action, SourceAction::LetGoMemory(_)) {
-            return Ok(false);
-        }
-        if matches!(self.log.current(), Phase::Handover) {
-            self.observer.enter(&mut self.log, Phase::Postcopy);
-        }
-        if matches!(self.log.current(), Phase::Postcopy) {
-            self.observer.enter(&mut self.log, Phase::Complete);
-        }
-        Ok(true)
-    }
-
-    /// Guest frames of pages that differ, in the first few of the differing leaves.
-    async fn differing_frames(
-        &self,
-        link: &mut Link,
-        leaves: &[usize],
-    ) -> Result<Vec<u64>, LinkError> {
-        let mut frames = Vec::new();
-        let leaves = &leaves[..leaves.len().min(EXPANDED_LEAVES_MAX)];
-        if leaves.is_empty() {
-            return Ok(frames);
-        }
-        let numbers = leaves.iter().map(|leaf| *leaf as u32).collect();
-        link.control
-            .message(&ToDestination::ExpandLeaves { leaves: numbers })
-            .await?;
-        for leaf in leaves {
-            let hashes = loop {
-                match link.reply().await? {
-                    ToSource::LeafHashes { hashes, .. } => break hashes,
-                    ToSource::Progress { .. } => {}
-                    _ => return Err(LinkError::Unexpected("another message than page hashes")),
-                }
-            };
-            let pages = self.lock_pages();
-            let ours = pages.leaf_hashes(*leaf);
-            let first = (leaf * tree::LEAF_PAGES) as PageIndex;
-            let layout = self.machine.vm.memory().layout();
-            for (offset, hash) in ours.iter().enumerate() {
-                if hashes.get(offset) != Some(hash) {
-                    frames.push(layout.frame_of_page(first + offset as PageIndex));
-                }
-            }
-        }
-        Ok(frames)
-    }
-
-    /// The hash tree over the frozen memory itself, not over what was sent of it.
-    fn hash_memory(&self) -> Vec<u64> {
-        let mut page = [0u8; PAGE_SIZE];
-        let pages = self.lock_pages();
-        let hashes: Vec<u64> = (0..self.pending.len())
-            .map(|index| {
-                if pages.is_hole(index) {
-                    return 0;
-                }
-                self.machine.vm.memory().read_page(index, &mut page);
-                page_hash(&page)
-            })
-            .collect();
-        tree::leaves(&hashes)
-    }
-
-    fn note_statistics(&mut self, statistics: &DestinationStatistics) {
+    pub(super) fn note_statistics(&mut self, statistics: &DestinationStatistics) {
         self.report.postcopy = Postcopy {
             faults: statistics.faults,
             demand_pages: statistics.demand_pages,
@@ -506,6 +354,6 @@ impl Ended {
     }
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

@@ -48,7 +48,7 @@ impl Link {
 }
 
 /// Not longer than an honest peer is silent.
-async fn within<T>(reply: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+pub(super) async fn within<T>(reply: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
     timeout(SILENCE_MAX, reply)
         .await
         .unwrap_or(Err(LinkError::Silent))
@@ -62,7 +62,12 @@ impl Attempt {
         let only = self.peer.or(self.request.peer).map(TrustStore::only);
         let trust = only.as_ref().unwrap_or(&self.credentials.trust);
         let failed = |failure: ConnectFailure| Failure::Local(failure.into());
-        let target = endpoint::resolve(&self.request.to).await.map_err(failed)?;
+        let target = match (endpoint::resolve(&self.request.to).await, self.target) {
+            (Ok(target), _) => target,
+            // Names may not be known while a network is down.
+            (Err(_), Some(before)) => before,
+            (Err(failure), None) => return Err(failed(failure)),
+        };
         let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
             .await
             .map_err(failed)?;
