@@ -5,6 +5,7 @@
 //! - [`Report`]: what a migration tells of itself, and what must hold for every one that completed
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
 //! - [`Usage`]: what a process holds of the host
+//! - [`Confinement`]: what a process may still do
 //! - [`own_guest`]: a guest that is not the built-in one
 //!
 //! Every process ends with the test that started it. Nothing here asserts how long something takes,
@@ -17,6 +18,7 @@
 
 mod api;
 mod bench;
+mod confinement;
 mod link;
 mod migration;
 pub mod own_guest;
@@ -32,6 +34,7 @@ use std::{
 };
 
 pub use bench::{Bench, Guest};
+pub use confinement::Confinement;
 pub use link::Link;
 pub use migration::{Ended, Migration};
 pub use process::Process;

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Guest, Process, Usage, api, try_until};
+use crate::{Confinement, Guest, Process, Usage, api, try_until};
 
 /// `me2 run` or `me2 receive`; killed when dropped.
 pub struct Vm {
@@ -95,6 +95,11 @@ impl Vm {
     /// What it holds of the host.
     pub fn usage(&self) -> Usage {
         Usage::of(self.process.pid())
+    }
+
+    /// What each of its threads may still do.
+    pub fn confinement(&self) -> Vec<(String, Confinement)> {
+        Confinement::of_threads(self.process.pid())
     }
 
     /// Its status; `None` if it does not answer (yet, or any more).
