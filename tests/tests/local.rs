@@ -3,12 +3,15 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, PermissionsExt, chown},
     path::Path,
     time::Duration,
 };
 
 use me2_tests::{Bench, Guest, Link, Report, Vm, require_kvm, say};
+
+/// A user that is neither root nor anybody here.
+const NOBODY: u32 = 65_534;
 
 fn guest() -> Guest {
     Guest::new("64M", "workload=kv fill=16M rate=20000").cpus(2)
@@ -66,6 +69,42 @@ fn check_confined(vm: &Vm, thread: &str) {
     );
     for (name, confinement) in threads {
         assert!(confinement.is_complete(), "{name}: {confinement:#x?}");
+    }
+}
+
+/// What the command line names may be anywhere: it is opened before. What is needed again later must
+/// be this user's own, and that is told at once.
+#[test]
+fn root_without_capabilities_is_a_user_like_others() {
+    require_kvm!();
+    let bench = Bench::new();
+    let foreign = bench.folder().join("foreign");
+    fs::create_dir(&foreign).expect("it is ours");
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    if let Err(error) = chown(&foreign, Some(NOBODY), None) {
+        say(&format!(
+            "SKIPPED: only root can give folders away: {error}"
+        ));
+        return;
+    }
+    let mut vm = bench.start(&guest());
+    vm.wait_ready();
+    let console = foreign.join("console.log");
+    let to = bench.receive_with(&["--serial", &format!("file:{}", console.display())]);
+    let before = vm.works();
+    bench.migrate(&vm, to.address(), &[]).end().completed();
+    assert_eq!(vm.wait_exit().code(), Some(0), "the source");
+    to.works_beyond(before);
+    to.stop();
+    let console = fs::read_to_string(console).expect("root can read it");
+    assert!(console.contains("me2-guest"), "{console}");
+
+    let foreign = foreign.to_str().expect("plain text");
+    let refused = bench.run(&["run", "--name", "vm", "--runtime-dir", foreign]);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{stderr}");
+    for word in [foreign, "--runtime-dir", "--no-sandbox"] {
+        assert!(stderr.contains(word), "{stderr}");
     }
 }
 

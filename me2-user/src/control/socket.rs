@@ -108,7 +108,7 @@ pub enum SocketError {
 /// The runtime folder: `chosen` (an option or `ME2_RUNTIME_DIR`), else
 /// `/run/me2` for root and `$XDG_RUNTIME_DIR/me2` for others.
 pub fn runtime_dir(chosen: Option<PathBuf>) -> Result<PathBuf, SocketError> {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let is_root = rustix::process::geteuid().is_root();
     let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     default_dir(chosen, is_root, xdg)
 }

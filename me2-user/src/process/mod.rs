@@ -49,7 +49,7 @@ use monitor::GuestMonitor;
 use serial::Serial;
 
 /// What a VM process has whether or not the VM is here: opened when it starts, before it gives up its
-/// privileges ([`sandbox`]).
+/// privileges (`sandbox.rs`).
 pub struct Node {
     host: Host,
     credentials: Arc<Credentials>,

@@ -78,6 +78,9 @@ const CLONE_KINDS: i32 = libc::CLONE_THREAD
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
+/// `PR_GET_AUXV` of `linux/prctl.h`: what the kernel told this process when it began.
+const GET_AUXV: i32 = 0x4155_5856;
+
 /// Ways to type into the terminal that the process was started from (`TIOCSTI`, `TIOCLINUX`).
 const TYPING: [i32; 2] = [0x5412, 0x541c];
 
@@ -85,7 +88,12 @@ const TYPING: [i32; 2] = [0x5412, 0x541c];
 pub fn permitted(process: u32) -> Result<Rules, BackendError> {
     let mut rules: Rules = PERMITTED.iter().map(|call| (*call, Vec::new())).collect();
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    let names = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
+    let names = [
+        libc::PR_SET_NAME,
+        libc::PR_GET_NAME,
+        libc::PR_SET_VMA,
+        GET_AUXV,
+    ];
     // Of this process, and with no new limit.
     let own_limits = [
         SeccompCondition::new(0, Dword, Eq, 0)?,

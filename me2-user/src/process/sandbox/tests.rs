@@ -67,6 +67,44 @@ fn what_no_vm_needs_is_refused() {
     }
 }
 
+/// What no safe function makes, by its number.
+#[test]
+fn what_no_vm_needs_is_not_in_the_list() {
+    let permitted = calls::permitted(std::process::id()).expect("good rules");
+    #[rustfmt::skip]
+    let refused = [
+        libc::SYS_execve, libc::SYS_execveat, libc::SYS_fork, libc::SYS_vfork, libc::SYS_kill,
+        libc::SYS_tkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
+        libc::SYS_pidfd_send_signal, libc::SYS_ptrace, libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev, libc::SYS_pidfd_open, libc::SYS_pidfd_getfd,
+        libc::SYS_unshare, libc::SYS_setns, libc::SYS_chroot, libc::SYS_pivot_root,
+        libc::SYS_mount, libc::SYS_umount2, libc::SYS_move_mount, libc::SYS_fsopen,
+        libc::SYS_open_tree, libc::SYS_open_by_handle_at, libc::SYS_bpf,
+        libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
+        libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module,
+        libc::SYS_kexec_load, libc::SYS_kexec_file_load, libc::SYS_reboot, libc::SYS_keyctl,
+        libc::SYS_add_key, libc::SYS_request_key, libc::SYS_setuid, libc::SYS_setgid,
+        libc::SYS_setresuid, libc::SYS_setresgid, libc::SYS_setgroups, libc::SYS_setfsuid,
+        libc::SYS_capset, libc::SYS_seccomp, libc::SYS_setrlimit, libc::SYS_iopl,
+        libc::SYS_ioperm, libc::SYS_mknod, libc::SYS_mknodat, libc::SYS_chown,
+        libc::SYS_fchownat, libc::SYS_link, libc::SYS_symlink, libc::SYS_settimeofday,
+        libc::SYS_clock_settime, libc::SYS_sethostname, libc::SYS_swapon, libc::SYS_acct,
+        libc::SYS_syslog, libc::SYS_modify_ldt, libc::SYS_personality,
+    ];
+    for call in refused {
+        assert!(!permitted.contains_key(&call), "call {call}");
+    }
+    // Without a rule, any arguments would do.
+    for call in [
+        libc::SYS_clone,
+        libc::SYS_socket,
+        libc::SYS_tgkill,
+        libc::SYS_prctl,
+    ] {
+        assert!(!permitted[&call].is_empty(), "call {call}");
+    }
+}
+
 #[test]
 fn what_a_vm_needs_is_permitted() {
     filtered(|| {
