@@ -168,8 +168,7 @@ impl Identity {
         let pem = read_bounded(&certificate_path)?;
         let certificate = CertificateDer::from_pem_slice(&pem)
             .map_err(|error| damaged(&certificate_path, error.to_string()))?;
-        let pem = read_bounded(&key_path)?;
-        check_private(&key_path)?;
+        let pem = read_private(&key_path)?;
         let key = PrivateKeyDer::from_pem_slice(&pem)
             .map_err(|error| damaged(&key_path, error.to_string()))?;
         check_pair(&certificate, &key).map_err(|reason| damaged(&key_path, reason))?;
@@ -227,8 +226,10 @@ fn check_pair(
         .map_err(|error| error.to_string())
 }
 
-fn check_private(path: &Path) -> Result<(), IdentityError> {
-    let metadata = fs::metadata(path).map_err(file_error("inspect", path))?;
+/// Reads a file that nobody but its owner can open.
+fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let file = fs::File::open(path).map_err(file_error("read", path))?;
+    let metadata = file.metadata().map_err(file_error("inspect", path))?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::KeyExposed {
@@ -236,7 +237,7 @@ fn check_private(path: &Path) -> Result<(), IdentityError> {
             mode,
         });
     }
-    Ok(())
+    read_opened(file, path)
 }
 
 fn create_private_dir(dir: &Path) -> Result<(), IdentityError> {
@@ -285,14 +286,16 @@ fn write_new(path: &Path, content: &[u8], mode: u32, replace: bool) -> Result<()
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let file = fs::File::open(path).map_err(file_error("read", path))?;
+    read_opened(file, path)
+}
+
+fn read_opened(file: fs::File, path: &Path) -> Result<Vec<u8>, IdentityError> {
     use std::io::Read;
 
     let mut content = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| {
-            file.take(IDENTITY_FILE_BYTES_MAX + 1)
-                .read_to_end(&mut content)
-        })
+    file.take(IDENTITY_FILE_BYTES_MAX + 1)
+        .read_to_end(&mut content)
         .map_err(file_error("read", path))?;
     if content.len() as u64 > IDENTITY_FILE_BYTES_MAX {
         return Err(IdentityError::Damaged {

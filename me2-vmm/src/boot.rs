@@ -25,29 +25,47 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use crate::memory::GuestMemory;
 
 /// What to start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct BootSource {
     /// The PVH ELF.
     pub kernel: Kernel,
     /// A module for it (an initrd, for Linux).
-    pub initrd: Option<PathBuf>,
+    pub initrd: Option<BootFile>,
     /// Its command line.
     pub command_line: String,
 }
 
 /// Where the kernel's ELF is.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Kernel {
     /// A file.
-    File(PathBuf),
+    File(BootFile),
     /// In this program.
     Builtin(&'static [u8]),
+}
+
+/// A file to boot from, opened: whoever reads it needs no right to find it.
+#[derive(Debug)]
+pub struct BootFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl BootFile {
+    /// Opens the file.
+    pub fn open(path: &Path) -> Result<Self, BootError> {
+        let path = path.to_owned();
+        match File::open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(BootError::File { path, source }),
+        }
+    }
 }
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(f),
+            Self::File(file) => file.path.display().fmt(f),
             Self::Builtin(_) => f.write_str("the built-in guest"),
         }
     }
@@ -114,9 +132,8 @@ pub(crate) fn load(memory: &GuestMemory, source: &BootSource) -> Result<Entry, B
         return Err(BootError::CommandLine(command_line.len()));
     }
     let loaded = match &source.kernel {
-        Kernel::File(path) => {
-            let mut file = open(path)?;
-            Elf::load(memory.guest(), None, &mut file, Some(KERNEL_START))
+        Kernel::File(kernel) => {
+            Elf::load(memory.guest(), None, &mut &kernel.file, Some(KERNEL_START))
         }
         Kernel::Builtin(bytes) => Elf::load(
             memory.guest(),
@@ -133,7 +150,7 @@ pub(crate) fn load(memory: &GuestMemory, source: &BootSource) -> Result<Entry, B
         return Err(BootError::NotPvh(source.kernel.to_string()));
     };
     let module = match &source.initrd {
-        Some(path) => Some(load_module(memory, path, loaded.kernel_end)?),
+        Some(file) => Some(load_module(memory, file, loaded.kernel_end)?),
         None => None,
     };
     let guest = memory.guest();
@@ -152,24 +169,17 @@ pub(crate) fn load(memory: &GuestMemory, source: &BootSource) -> Result<Entry, B
     })
 }
 
-fn open(path: &Path) -> Result<File, BootError> {
-    File::open(path).map_err(|source| BootError::File {
-        path: path.into(),
-        source,
-    })
-}
-
 /// Puts the module on the first page boundary of 2 MiB behind the kernel.
 fn load_module(
     memory: &GuestMemory,
-    path: &Path,
+    module: &BootFile,
     kernel_end: u64,
 ) -> Result<hvm_modlist_entry, BootError> {
     let failed = |source| BootError::File {
-        path: path.into(),
+        path: module.path.clone(),
         source,
     };
-    let mut file = open(path)?;
+    let mut file = &module.file;
     let bytes = file.metadata().map_err(failed)?.len();
     let start = kernel_end.next_multiple_of(2 << 20);
     let end = memory.layout().slots()[0].size_bytes;
@@ -314,11 +324,8 @@ mod tests {
             load(&memory, &garbage),
             Err(BootError::Load { .. })
         ));
-        let absent = source(Kernel::File("/nonexistent".into()), String::new());
-        assert!(matches!(
-            load(&memory, &absent),
-            Err(BootError::File { .. })
-        ));
+        let absent = BootFile::open(Path::new("/nonexistent"));
+        assert!(matches!(absent, Err(BootError::File { .. })));
         let long = source(Kernel::Builtin(b""), "x".repeat(5000));
         assert!(matches!(
             load(&memory, &long),

@@ -100,7 +100,7 @@ impl Bench {
         bench
     }
 
-    /// The folder, for files of a test's own.
+    /// The folder, for files of a test's own; the identity is in `config`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -170,9 +170,14 @@ impl Bench {
 
     /// Starts a VM whose process has no capability that files do not give it.
     pub fn start_without_capabilities(&self, guest: &Guest) -> Vm {
-        let name = self.name("vm");
         let wrapper = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"];
-        let me2 = by_way_of(&wrapper, &self.me2(&["run"]));
+        self.start_by_way_of(&wrapper, guest)
+    }
+
+    /// Starts a VM by a program that becomes `me2` in the end.
+    pub fn start_by_way_of(&self, wrapper: &[&str], guest: &Guest) -> Vm {
+        let name = self.name("vm");
+        let me2 = by_way_of(wrapper, &self.me2(&["run"]));
         Vm::start(me2, &self.runtime(), &name, guest)
     }
 

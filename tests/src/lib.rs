@@ -7,6 +7,7 @@
 //! - [`hostile`]: a peer that is trusted and misbehaves
 //! - [`Middle`]: a peer between two of them, which says that pages differ
 //! - [`Usage`]: what a process holds of the host
+//! - [`Confinement`]: what a process may still do
 //! - [`own_guest`]: a guest that is not the built-in one
 //! - [`faults`]: migrations with failures injected where a seed says; [`soak`]: many without
 //!
@@ -20,6 +21,7 @@
 
 mod api;
 mod bench;
+mod confinement;
 pub mod faults;
 pub mod hostile;
 mod link;
@@ -39,6 +41,7 @@ use std::{
 };
 
 pub use bench::{Bench, Guest};
+pub use confinement::Confinement;
 pub use link::{Link, Way};
 pub use middle::Middle;
 pub use migration::{Ended, Migration};

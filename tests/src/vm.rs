@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{Guest, Process, Usage, api, try_until};
+use crate::{Confinement, Guest, Process, Usage, api, try_until};
 
 /// `me2 run` or `me2 receive`; killed when dropped.
 pub struct Vm {
@@ -118,6 +118,11 @@ impl Vm {
     /// The most that it ever had resident.
     pub fn peak_bytes(&self) -> u64 {
         Usage::peak_bytes(self.process.pid())
+    }
+
+    /// What each of its threads may still do.
+    pub fn confinement(&self) -> Vec<(String, Confinement)> {
+        Confinement::of_threads(self.process.pid())
     }
 
     /// Its status; `None` if it does not answer (yet, or any more).

@@ -39,6 +39,9 @@ pub struct ReceiveArgs {
     /// Do not attach eBPF probes to the VM, for when it moves on
     #[arg(long)]
     pub no_probes: bool,
+    /// Keep all privileges and system calls: for debugging
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Whom the VM process is to peers.
     #[command(flatten)]
     pub config: ConfigDir,

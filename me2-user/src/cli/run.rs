@@ -43,6 +43,9 @@ pub struct RunArgs {
     /// Do not attach eBPF probes; migrations then send pages in the order of their addresses
     #[arg(long)]
     pub no_probes: bool,
+    /// Keep all privileges and system calls: for debugging
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Whom the VM process is to peers.
     #[command(flatten)]
     pub config: ConfigDir,

@@ -55,7 +55,7 @@ pub async fn serve(
     handle: ControlHandle,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let (listener, _file) = socket.into_parts();
+    let (listener, _file) = socket.into_parts()?;
     let (closing, is_closing) = watch::channel(false);
     let mut announced = is_closing.clone();
     let router = router(handle, is_closing);

@@ -1,12 +1,21 @@
 //! Where the control sockets are: `NAME.sock` in the runtime folder.
 
+mod folder;
+
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio::net::UnixListener;
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+pub use folder::prepare_folder;
+
+/// Clients that may wait to be let in.
+const CLIENTS_WAITING_MAX: i32 = 128;
 
 /// Names of VMs shown when one is not found.
 const NAMES_SHOWN_MAX: usize = 20;
@@ -72,6 +81,14 @@ pub enum SocketError {
         /// The path.
         path: PathBuf,
     },
+    /// Others could put files of theirs into the folder, or take some away.
+    #[error("others can write to {0} (mode {mode:03o}); mend: chmod 700 {0}, or choose another --runtime-dir", path.display())]
+    Exposed {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Neither an option nor the environment says where the folder is.
     #[error("no runtime folder: set --runtime-dir, ME2_RUNTIME_DIR or XDG_RUNTIME_DIR")]
     NoFolder,
@@ -91,7 +108,7 @@ pub enum SocketError {
 /// The runtime folder: `chosen` (an option or `ME2_RUNTIME_DIR`), else
 /// `/run/me2` for root and `$XDG_RUNTIME_DIR/me2` for others.
 pub fn runtime_dir(chosen: Option<PathBuf>) -> Result<PathBuf, SocketError> {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let is_root = rustix::process::geteuid().is_root();
     let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     default_dir(chosen, is_root, xdg)
 }
@@ -155,7 +172,7 @@ pub fn running(dir: &Path) -> Vec<String> {
 }
 
 impl ControlSocket {
-    /// Listens at `path`, for this user alone. Needs a tokio runtime.
+    /// Listens at `path`, for this user alone, from the first moment on.
     ///
     /// The folder is created (mode 0700) if absent; a socket that a dead
     /// process left is replaced, one that is listened at is not.
@@ -170,17 +187,17 @@ impl ControlSocket {
             let created = builder.recursive(true).mode(0o700).create(dir);
             created.map_err(file_error("create", dir))?;
         }
-        let listener = match UnixListener::bind(path) {
+        // Until it listens it looks like one that a dead process left.
+        let _turn = path.parent().and_then(folder::turn);
+        let listener = match listen(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_stale(path)?;
-                UnixListener::bind(path)
+                listen(path)
             }
             bound => bound,
         };
         let listener = listener.map_err(file_error("bind", path))?;
         let file = SocketFile::new(path).map_err(file_error("inspect", path))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .map_err(file_error("protect", path))?;
         Ok(Self { listener, file })
     }
 
@@ -189,8 +206,11 @@ impl ControlSocket {
         &self.file.path
     }
 
-    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
-        (self.listener, self.file)
+    /// Needs a tokio runtime.
+    pub(super) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
+        self.listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(self.listener)?;
+        Ok((listener, self.file))
     }
 }
 
@@ -261,6 +281,16 @@ fn default_dir(
         .or_else(|| is_root.then(|| PathBuf::from("/run/me2")))
         .or_else(of_user)
         .ok_or(SocketError::NoFolder)
+}
+
+/// A socket has its permissions before it has a name.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, CLIENTS_WAITING_MAX)?;
+    Ok(socket.into())
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {

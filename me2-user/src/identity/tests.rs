@@ -44,9 +44,11 @@ fn says_how_to_mend_what_is_wrong() {
 
     Identity::create(dir.path(), false).unwrap();
     let key = dir.path().join(KEY_FILE);
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Identity::load(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("chmod 600"), "{error}");
+    for exposed in [0o640, 0o604, 0o620, 0o610] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(exposed)).unwrap();
+        let error = Identity::load(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
 
     let other = tempfile::tempdir().unwrap();

@@ -10,14 +10,14 @@ pub mod published;
 mod receive;
 mod recovery;
 mod run;
+mod sandbox;
 mod serial;
 
 pub use receive::receive;
 pub use run::run;
 
 use std::{
-    os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex},
 };
@@ -40,7 +40,7 @@ use crate::{
         self, ControlHandle, EventHub,
         channel::Command,
         server,
-        socket::ControlSocket,
+        socket::{self, ControlSocket},
         types::{MigrationStatus, Mode, Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
     },
     explore::Probing,
@@ -49,19 +49,22 @@ use crate::{
 };
 use monitor::GuestMonitor;
 use note::Note;
+use serial::Serial;
 
-/// What a VM process has whether or not the VM is here: opened when it starts, so that privileges
-/// can be dropped later.
+/// What a VM process has whether or not the VM is here: opened when it starts, before it gives up its
+/// privileges (`sandbox.rs`).
 pub struct Node {
     host: Host,
     credentials: Arc<Credentials>,
     probing: Arc<Probing>,
-    serial: SerialTarget,
+    serial: Serial,
     ended: mpsc::UnboundedSender<EndReason>,
     status: watch::Sender<VmStatus>,
     events: EventHub,
     control: ControlHandle,
     api: Mutex<Option<ApiServer>>,
+    /// Bound at the start, to be served from [`Node::open_api`] on.
+    api_socket: Mutex<Option<ControlSocket>>,
     /// Where the API of a VM with this name is to be.
     api_path: ApiPath,
     /// Where processes of this host share the bandwidth cap.
@@ -106,16 +109,26 @@ pub struct NodeOptions {
     pub memory_max: u64,
     /// Where the API of a VM is to be.
     pub api_path: ApiPath,
+    /// The name for which the API is there from the start; without, it comes with the VM.
+    pub api_name: Option<String>,
     /// The runtime folder, if it is known.
     pub runtime_dir: Option<PathBuf>,
 }
 
 impl Node {
-    /// Opens everything that needs privileges.
+    /// Opens everything that needs privileges, and starts no thread.
     pub fn open(options: NodeOptions) -> anyhow::Result<(Arc<Self>, Inputs)> {
         me2_vmm::memory::configure_heap();
         let identity = Identity::load(&options.config_dir)?;
         let trust = TrustStore::load(&options.config_dir)?;
+        if let Some(folder) = &options.runtime_dir {
+            socket::prepare_folder(folder)?;
+        }
+        let api_socket = match &options.api_name {
+            Some(name) => Some(bind_api(&(options.api_path)(name)?.1)?),
+            None => None,
+        };
+        let serial = Serial::open(&options.serial)?;
         let userfault = Arc::new(Userfault::open()?);
         let host = Host::open(userfault)?;
         let probing = if options.probes {
@@ -145,12 +158,13 @@ impl Node {
             host,
             credentials: Arc::new(Credentials { identity, trust }),
             probing: Arc::new(probing),
-            serial: options.serial,
+            serial,
             ended: ended_sender,
             status: port.status,
             events: port.events,
             control,
             api: Mutex::default(),
+            api_socket: Mutex::new(api_socket),
             api_path: options.api_path,
             runtime_dir: options.runtime_dir,
             memory_max: options.memory_max,
@@ -226,14 +240,8 @@ impl Node {
             tracing::warn!("no runtime folder: nothing will tell that the VM was taken over here");
             return Ok(None);
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .and_then(|()| {
-                let name = self.status.borrow().name.clone();
-                Note::prepare(folder, &name, migration, epoch)
-            })
+        let name = self.status.borrow().name.clone();
+        Note::prepare(folder, &name, migration, epoch)
             .with_context(|| format!("cannot leave a note in {}", folder.display()))
             .map(Some)
     }
@@ -258,8 +266,15 @@ impl Node {
         if api.is_some() {
             return Ok(());
         }
-        let socket = ControlSocket::bind(&path)
-            .context("the API socket (does a VM of this name run here? --name gives another)")?;
+        let bound = self
+            .api_socket
+            .lock()
+            .expect("no panics under this lock")
+            .take();
+        let socket = match bound {
+            Some(socket) => socket,
+            None => bind_api(&path)?,
+        };
         tracing::info!(api = %path.display(), "API open");
         let (stop, stopped) = oneshot::channel();
         let control = self.control.clone();
@@ -296,7 +311,7 @@ impl Node {
     }
 
     fn open_console(&self, builtin_guest: bool) -> anyhow::Result<GuestMonitor> {
-        let monitor = GuestMonitor::new(serial::open(&self.serial)?, builtin_guest);
+        let monitor = GuestMonitor::new(self.serial.writer()?, builtin_guest);
         *self.console.lock().expect("no panics under this lock") = Some(monitor.clone());
         Ok(monitor)
     }
@@ -306,6 +321,11 @@ impl Node {
         // Nobody listens only when the process ends.
         Arc::new(move |reason| _ = ended.send(reason))
     }
+}
+
+fn bind_api(path: &Path) -> anyhow::Result<ControlSocket> {
+    ControlSocket::bind(path)
+        .context("the API socket (does a VM of this name run here? --name gives another)")
 }
 
 /// How a VM that ended by itself ends its process.

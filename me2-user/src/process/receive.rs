@@ -9,7 +9,7 @@ use std::{
 use me2_engine::ownership;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Inputs, Node, NodeOptions, commands, exit_code, note, runtime};
+use super::{Inputs, Node, NodeOptions, commands, exit_code, note, runtime, sandbox};
 use crate::{
     cli::ReceiveArgs,
     control::{
@@ -17,8 +17,11 @@ use crate::{
         socket::VmName,
         types::{Phase, Role, VmState},
     },
-    migrate::destination::{Knock, Received, Reception, knock},
-    transport::endpoint::Listener,
+    migrate::{
+        destination::{Knock, Received, Reception, knock},
+        source::Credentials,
+    },
+    transport::endpoint::{self, Listener},
 };
 
 /// Peers that have said hello and wait to be looked at.
@@ -33,47 +36,45 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits for one VM and stays its process until it ends or has moved on.
 pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
+    let paths = args.clone();
+    let (config_dir, runtime_dir) = (args.config.resolve()?, args.runtime.resolve().ok());
+    let name = args.name.as_ref().map(VmName::to_string);
+    let receiver = || "receiver".to_owned();
+    let api_name = name
+        .clone()
+        .or_else(|| args.api.as_ref().map(|_| receiver()));
+    let (node, mut inputs) = Node::open(NodeOptions {
+        name: name.unwrap_or_else(receiver),
+        role: Role::Receiver,
+        config_dir: config_dir.clone(),
+        serial: args.serial.clone(),
+        probes: !args.no_probes,
+        memory_max: args.max_memory,
+        api_path: Box::new(move |arriving| {
+            let arriving: VmName = arriving.parse()?;
+            let path = paths.api_path(Some(&arriving))?;
+            Ok((
+                paths.vm_name(&arriving).to_string(),
+                path.expect("a VM that comes has a name"),
+            ))
+        }),
+        api_name: api_name.clone(),
+        runtime_dir: runtime_dir.clone(),
+    })?;
+    let socket = endpoint::bind(args.listen)?;
+    sandbox::enter(!args.no_sandbox, &config_dir, runtime_dir.as_deref())?;
     runtime()?.block_on(async move {
-        let paths = args.clone();
-        let (node, mut inputs) = Node::open(NodeOptions {
-            name: args
-                .name
-                .as_ref()
-                .map_or_else(|| "receiver".to_owned(), VmName::to_string),
-            role: Role::Receiver,
-            config_dir: args.config.resolve()?,
-            serial: args.serial.clone(),
-            probes: !args.no_probes,
-            memory_max: args.max_memory,
-            api_path: Box::new(move |arriving| {
-                let arriving: VmName = arriving.parse()?;
-                let path = paths.api_path(Some(&arriving))?;
-                Ok((
-                    paths.vm_name(&arriving).to_string(),
-                    path.expect("a VM that comes has a name"),
-                ))
-            }),
-            runtime_dir: args.runtime.resolve().ok(),
-        })?;
         if let Some(folder) = &node.runtime_dir {
             note::warn_of_left_behind(folder);
         }
-        let listener = Listener::bind(
-            args.listen,
-            &node.credentials.identity,
-            &node.credentials.trust,
-        )?;
+        let Credentials { identity, trust } = &*node.credentials;
+        let listener = Listener::on(socket, args.listen, identity, trust)?;
         tracing::info!(
             address = %listener.local_addr()?,
             identity = %node.credentials.identity.fingerprint(),
             "waiting for a VM"
         );
-        if let Some(name) = args
-            .name
-            .as_ref()
-            .map(VmName::to_string)
-            .or_else(|| args.api.as_ref().map(|_| "receiver".to_owned()))
-        {
+        if let Some(name) = api_name {
             node.open_api(&name, true)?;
         }
         let (sender, knocks) = mpsc::channel(KNOCKS_QUEUED);

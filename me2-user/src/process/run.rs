@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use me2_engine::ownership;
 use me2_vmm::{
-    boot::{BootSource, Kernel},
+    boot::{BootError, BootFile, BootSource, Kernel},
     layout::RAM_SIZE_MAX,
     vm::Vm,
 };
 use std::sync::{Arc, Mutex};
 
-use super::{Node, NodeOptions, commands, runtime};
+use super::{Node, NodeOptions, commands, runtime, sandbox};
 use crate::{
     cli::RunArgs,
     control::types::{Role, VmState},
@@ -22,26 +22,30 @@ static BUILTIN_GUEST: &[u8] = include_bytes!(env!("ME2_GUEST_PATH"));
 
 /// Boots a VM and stays its process until it ends or has moved away.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let api_path = args.api_path()?;
+    let name = args.name.to_string();
+    let (config_dir, runtime_dir) = (args.config.resolve()?, args.runtime.resolve().ok());
+    let boot_source = boot_source(&args)?;
+    let (node, inputs) = Node::open(NodeOptions {
+        name: name.clone(),
+        role: Role::Source,
+        config_dir: config_dir.clone(),
+        serial: args.serial.clone(),
+        probes: !args.no_probes,
+        memory_max: RAM_SIZE_MAX,
+        api_path: Box::new(move |name| Ok((name.to_owned(), api_path.clone()))),
+        api_name: Some(name.clone()),
+        runtime_dir: runtime_dir.clone(),
+    })?;
+    sandbox::enter(!args.no_sandbox, &config_dir, runtime_dir.as_deref())?;
     runtime()?.block_on(async move {
-        let api_path = args.api_path()?;
-        let name = args.name.to_string();
-        let (node, inputs) = Node::open(NodeOptions {
-            name: name.clone(),
-            role: Role::Source,
-            config_dir: args.config.resolve()?,
-            serial: args.serial.clone(),
-            probes: !args.no_probes,
-            memory_max: RAM_SIZE_MAX,
-            api_path: Box::new(move |name| Ok((name.to_owned(), api_path.clone()))),
-            runtime_dir: args.runtime.resolve().ok(),
-        })?;
         let builtin = args.kernel.is_none();
         let monitor = node.open_console(builtin)?;
         let document = node
             .host
             .describe(&name, args.memory, args.cpus.into(), builtin)?;
         let vm = Vm::build(&node.host, document, monitor.console(), node.end_handler())?;
-        vm.boot(&boot_source(&args))?;
+        vm.boot(&boot_source)?;
         let machine = Arc::new(Machine {
             vm,
             monitor,
@@ -61,20 +65,21 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn boot_source(args: &RunArgs) -> BootSource {
+fn boot_source(args: &RunArgs) -> Result<BootSource, BootError> {
     let given = args.cmdline.clone().unwrap_or_default();
-    match &args.kernel {
+    let initrd = args.initrd.as_deref().map(BootFile::open).transpose()?;
+    Ok(match &args.kernel {
         Some(path) => BootSource {
-            kernel: Kernel::File(path.clone()),
-            initrd: args.initrd.clone(),
+            kernel: Kernel::File(BootFile::open(path)?),
+            initrd,
             command_line: given,
         },
         None => BootSource {
             kernel: Kernel::Builtin(BUILTIN_GUEST),
-            initrd: args.initrd.clone(),
+            initrd,
             command_line: builtin_command_line(&given, args.cpus),
         },
-    }
+    })
 }
 
 /// The built-in guest is told how many vCPUs it has, unless the user said it.

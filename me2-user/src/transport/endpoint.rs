@@ -68,10 +68,19 @@ impl Listener {
         identity: &Identity,
         trust: &TrustStore,
     ) -> Result<Self, ConnectFailure> {
+        Self::on(bind(address)?, address, identity, trust)
+    }
+
+    /// Waits at a socket that is bound to `address`. Needs a tokio runtime.
+    pub fn on(
+        socket: UdpSocket,
+        address: SocketAddr,
+        identity: &Identity,
+        trust: &TrustStore,
+    ) -> Result<Self, ConnectFailure> {
         let config = server_config(identity, trust).map_err(ConnectFailure::Identity)?;
         let foreign = Arc::new(ForeignWatch::default());
-        let (endpoint, socket) = UdpSocket::bind(address)
-            .and_then(wrap_socket)
+        let (endpoint, socket) = wrap_socket(socket)
             .and_then(|(socket, granted)| {
                 let socket = ForeignDatagrams::new(socket, Arc::clone(&foreign));
                 Ok((endpoint(Arc::new(socket), Some(config))?, granted))
@@ -143,6 +152,11 @@ impl Listener {
             ),
         }
     }
+}
+
+/// Binds a socket for [`Listener::on`], which needs no privilege any more; low ports do.
+pub fn bind(address: SocketAddr) -> Result<UdpSocket, ConnectFailure> {
+    UdpSocket::bind(address).map_err(|source| ConnectFailure::Bind { address, source })
 }
 
 /// Connects to a peer and checks that it is trusted.

@@ -1,5 +1,7 @@
 //! Sockets on a real file system.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 fn name(text: &str) -> VmName {
@@ -38,8 +40,8 @@ fn the_most_explicit_folder_wins() {
     assert_eq!(of(None, false, None), None);
 }
 
-#[tokio::test]
-async fn is_private_and_goes_away() {
+#[test]
+fn is_private_and_goes_away() {
     let root = tempfile::tempdir().unwrap();
     let path = socket_path(&root.path().join("run/me2"), &name("a"));
     let socket = ControlSocket::bind(&path).unwrap();
@@ -56,8 +58,8 @@ async fn is_private_and_goes_away() {
     assert!(!path.exists());
 }
 
-#[tokio::test]
-async fn replaces_the_dead_and_nobody_else() {
+#[test]
+fn replaces_the_dead_and_nobody_else() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a.sock");
 
@@ -74,8 +76,8 @@ async fn replaces_the_dead_and_nobody_else() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
 
-#[tokio::test]
-async fn does_not_remove_its_successor() {
+#[test]
+fn does_not_remove_its_successor() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a.sock");
     let first = ControlSocket::bind(&path).unwrap();
@@ -85,8 +87,8 @@ async fn does_not_remove_its_successor() {
     assert!(path.exists());
 }
 
-#[tokio::test]
-async fn an_unknown_name_is_told_with_those_that_run() {
+#[test]
+fn an_unknown_name_is_told_with_those_that_run() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path();
     let error = resolve(dir, "x").unwrap_err();
@@ -111,4 +113,60 @@ fn a_path_that_no_socket_can_have_is_refused() {
     let path = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
     let error = ControlSocket::bind(&path).unwrap_err();
     assert!(matches!(error, SocketError::TooLong { .. }), "{error}");
+}
+
+#[test]
+fn the_folder_is_private_and_the_dead_are_cleared_away() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("run/me2");
+    prepare_folder(&dir).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+
+    let _live = ControlSocket::bind(&socket_path(&dir, &name("live"))).unwrap();
+    for dead in ["dead.sock", "no-vm", "-odd.sock"] {
+        drop(UnixListener::bind(dir.join(dead)).unwrap());
+    }
+    fs::write(dir.join("bandwidth"), "kept").unwrap();
+    fs::write(dir.join("file.sock"), "kept").unwrap();
+    prepare_folder(&dir).unwrap();
+    let entries = fs::read_dir(&dir).unwrap();
+    let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    let kept = ["-odd.sock", "bandwidth", "file.sock", "live.sock", "no-vm"];
+    assert_eq!(left, kept);
+    assert_eq!(running(&dir), ["live"]);
+}
+
+#[test]
+fn a_folder_in_which_others_can_write_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for mode in [0o777, 0o720, 0o702] {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let error = prepare_folder(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    prepare_folder(dir.path()).unwrap();
+}
+
+#[test]
+fn nobody_takes_a_socket_away_that_is_being_made() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().to_owned();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let path = socket_path(&dir, &name("a"));
+    let turn = folder::turn(&dir).unwrap();
+    // As it is between the two calls that make it.
+    let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let (sender, cleared) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(prepare_folder(&dir)));
+    let early = cleared.recv_timeout(std::time::Duration::from_millis(100));
+    assert!(early.is_err(), "it waits for its turn");
+    rustix::net::listen(&socket, 1).unwrap();
+    drop(turn);
+    cleared.recv().unwrap().unwrap();
+    assert!(path.exists());
 }
