@@ -7,6 +7,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod fuzz;
 mod lab;
 mod link;
 mod lint;
@@ -26,6 +27,7 @@ Commands:
   bench ARGUMENTS   build everything, then run me2-bench: qemu, me2, codec … (bench --help)
   lab ARGUMENTS     build everything, then move a VM on ordinary KVM, in an emulated machine
                     (lab --help)
+  fuzz [OPTIONS]    every decoder of what a peer can send, with any bytes (fuzz --help)
   lint              formatting, and clippy with warnings as errors
   setup             install what a build needs and this machine lacks (the others do this first)
   help              show this text
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "link" => link::link(&arguments),
         "bench" => bench::bench(&arguments),
         "lab" => lab::run(&arguments),
+        "fuzz" => fuzz::fuzz(&arguments),
         "lint" => without_arguments(&arguments, lint::lint),
         "setup" => without_arguments(&arguments, setup::setup),
         "help" | "--help" | "-h" => {
