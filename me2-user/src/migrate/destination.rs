@@ -250,6 +250,8 @@ impl Incoming {
         // Accepted but not resumed: given up too. In any other state it is refused already.
         let _ = ownership.refuse();
         assert!(!ownership.may_run(), "a VM that may run is not abandoned");
+        drop(ownership);
+        block_in_place(|| self.pager.give_up_missing());
     }
 
     fn lock_ownership(&self) -> MutexGuard<'_, ownership::Destination> {
