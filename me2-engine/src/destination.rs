@@ -406,6 +406,29 @@ impl DestinationPages {
         holes
     }
 
+    /// The VM will never run here, and who waits for a page shall go on all the same: every missing
+    /// page counts as come, as zeros, and is to be placed by the caller.
+    pub fn take_missing(&mut self) -> Vec<Range<PageIndex>> {
+        let mut runs: Vec<Range<PageIndex>> = Vec::new();
+        if !self.handed_over {
+            return runs;
+        }
+        for index in 0..self.pages.len() as PageIndex {
+            if self.final_state(index) != State::Absent {
+                continue;
+            }
+            let page = &mut self.pages[index as usize];
+            self.outstanding -= u64::from(page.expected != page.arrived);
+            page.arrived = page.expected;
+            page.state = State::Placing;
+            match runs.last_mut() {
+                Some(last) if last.end == index => last.end += 1,
+                _ => runs.push(index..index + 1),
+            }
+        }
+        runs
+    }
+
     /// Pages that the guest cannot see yet.
     pub fn unplaced(&self) -> u64 {
         self.unplaced
@@ -495,6 +518,28 @@ mod tests {
         let mut bitmap = Bitmap::new(4096);
         pages.iter().for_each(|page| _ = bitmap.set(*page));
         RangeList::from_bitmap(bitmap.words())
+    }
+
+    #[test]
+    fn what_is_missing_can_be_given_up() {
+        let mut pages = DestinationPages::new(1000);
+        assert_eq!(pages.take_missing(), []);
+        pages.announce(1, &list(&[3, 4])).unwrap();
+        pages.arrive(3, 1, 33, false).unwrap();
+        pages.arrive(4, 1, 44, false).unwrap();
+        pages.hand_over(2, &list(&[4, 5, 6, 900])).unwrap();
+        assert_eq!(pages.fault(5), FaultAction::Request);
+        assert_eq!(pages.take_missing(), [4..7, 900..901]);
+        assert_eq!(pages.take_missing(), []);
+        assert_eq!(pages.outstanding(), 0);
+        assert_eq!(pages.fault(5), FaultAction::Wait);
+        assert_eq!(pages.arrive(5, 2, 55, false), Ok(Arrival::Duplicate));
+        pages.placed(4..7);
+        assert_eq!(pages.fault(5), FaultAction::Wake);
+        assert!(matches!(
+            pages.fault(3),
+            FaultAction::Place(Content::Staged, _)
+        ));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use me2_user::{
 };
 use me2_wire::{
     frame::{FrameKind, Header, Preface, StreamKind},
-    message::{self, Hello, PageRequest, Purpose, Scheme, ToDestination, ToSource},
+    message::{self, Handover, Hello, PageRequest, Purpose, Scheme, ToDestination, ToSource},
     page::{ChunkWriter, Compression},
 };
 use quinn::{RecvStream, SendStream};
@@ -112,8 +112,8 @@ impl Trap {
         listening.abort();
     }
 
-    /// Takes the machine document of a source, and no more.
-    pub async fn machine_document(self) -> Vec<u8> {
+    /// Takes the machine document of a source, and, if it `takes_handover`, what it hands over.
+    pub async fn capture(self, takes_handover: bool) -> (Vec<u8>, Option<Box<Handover>>) {
         let mut listener = self.0;
         let peer = listener.next_peer().await.expect("a source comes");
         let mut stage = Stage::new(peer);
@@ -124,13 +124,26 @@ impl Trap {
         };
         stage.write(&message_frame(&hello)).await;
         let (_, receiver) = stage.control.as_mut().expect("accepted");
-        loop {
+        let document = loop {
             if let ToDestination::Machine { document, .. } = receiver
                 .message()
                 .await
                 .expect("a source describes its machine")
             {
-                return document;
+                break document;
+            }
+        };
+        if !takes_handover {
+            return (document, None);
+        }
+        stage.write(&message_frame(&ToSource::Ready)).await;
+        let (_, receiver) = stage.control.as_mut().expect("accepted");
+        loop {
+            let frame = receiver.next().await.expect("a source hands over");
+            if let Frame::Message(payload) = frame.expect("a source hands over")
+                && let Ok(ToDestination::Handover(handover)) = message::decode(&payload)
+            {
+                return (document, Some(handover));
             }
         }
     }

@@ -45,7 +45,7 @@ fn document(bench: &Bench, actor: &Actor, runtime: &Runtime) -> Vec<u8> {
     vm.wait_ready();
     let trap = runtime.block_on(async { actor.listen() });
     let migration = bench.migrate(&vm, trap.address(), &[]);
-    let document = runtime.block_on(trap.machine_document());
+    let document = runtime.block_on(trap.capture(false)).0;
     migration.end().failed(1, "failed");
     vm.works();
     vm.stop();
@@ -944,4 +944,42 @@ fn a_peer_that_is_trusted_with_one_vm_brings_and_gets_no_other() {
     bench.migrate(&theirs, to.address(), &[]).end().completed();
     assert_eq!(theirs.wait_exit().code(), Some(0), "the source");
     to.works_beyond(before);
+}
+
+/// The state names a page, the clock's, that is announced and never comes: KVM waits for it.
+#[test]
+fn a_source_that_goes_while_its_state_is_restored_leaves_a_receiver_that_waits() {
+    require_kvm!();
+    let (bench, runtime) = (Bench::new(), Runtime::new().expect("threads"));
+    let actor = Actor::new(bench.config());
+    let vm = bench.start(&guest());
+    vm.wait_ready();
+    let trap = runtime.block_on(async { actor.listen() });
+    let migration = bench.migrate(&vm, trap.address(), &["--mode", "postcopy"]);
+    let (document, handover) = runtime.block_on(trap.capture(true));
+    migration.end().failed(5, "postcopy_paused");
+    drop(vm);
+
+    let to = bench.receive();
+    let handover = Handover {
+        epoch: 1,
+        pages: range(0..1 << 14),
+        ..*handover.expect("asked for")
+    };
+    let script = [
+        Open(preface(StreamKind::Control)),
+        Say(ToDestination::Hello(hello())),
+        Say(machine(&document)),
+        Await(is_ready),
+        Say(ToDestination::Handover(Box::new(handover))),
+    ];
+    let begun = Instant::now();
+    runtime.block_on(actor.attack(to.address(), &script));
+    say(&format!(
+        "restoring: {}",
+        to.wait_log_from(0, "has said nothing for")
+    ));
+    assert!(begun.elapsed() < SILENCE_MAX, "{:?}", begun.elapsed());
+    to.wait_state("waiting");
+    good_migration(&bench, to);
 }

@@ -9,7 +9,7 @@ use crate::{
 /// Fails on anything that is not formatted, and on every warning.
 pub(crate) fn lint() -> Result {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    for apart in ["me2-ebpf", "me2-guest"] {
+    for apart in ["me2-ebpf", "me2-guest", "fuzz"] {
         let manifest = format!("{apart}/Cargo.toml");
         run(cargo().args(["fmt", "--check", "--manifest-path", &manifest]))?;
     }

@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod faults;
+mod fuzz;
 mod lab;
 mod link;
 mod lint;
@@ -28,6 +29,7 @@ Commands:
   faults ARGUMENTS  build everything, then move VMs with failures injected (faults --help)
   lab ARGUMENTS     build everything, then move a VM on ordinary KVM, in an emulated machine
                     (lab --help)
+  fuzz [OPTIONS]    every decoder of what a peer can send, with any bytes (fuzz --help)
   lint              formatting, and clippy with warnings as errors
   setup             install what a build needs and this machine lacks (the others do this first)
   help              show this text
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         "bench" => bench::bench(&arguments),
         "faults" => faults::faults(&arguments),
         "lab" => lab::run(&arguments),
+        "fuzz" => fuzz::fuzz(&arguments),
         "lint" => without_arguments(&arguments, lint::lint),
         "setup" => without_arguments(&arguments, setup::setup),
         "help" | "--help" | "-h" => {

@@ -8,6 +8,7 @@
 mod apt;
 mod bpf;
 mod download;
+mod fuzzer;
 mod libclang;
 mod qemu;
 
@@ -20,6 +21,7 @@ use std::{
 use crate::Result;
 use apt::Package;
 pub(crate) use download::{resolve, unpack};
+pub(crate) use fuzzer::{ensure_fuzzer, nightly};
 pub(crate) use qemu::{ensure_qemu, version as qemu_version};
 
 const IPROUTE: Package = Package {

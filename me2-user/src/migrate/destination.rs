@@ -285,8 +285,10 @@ impl Incoming {
         // Accepted but not resumed: given up too. In any other state it is refused already.
         let _ = ownership.refuse();
         assert!(!ownership.may_run(), "a VM that may run is not abandoned");
+        drop(ownership);
         // Now, and not when the last task has let go of this: the next attempt leaves one too.
         *self.note.lock().expect("no panics under this lock") = None;
+        block_in_place(|| self.pager.give_up_missing());
     }
 
     fn lock_ownership(&self) -> MutexGuard<'_, ownership::Destination> {

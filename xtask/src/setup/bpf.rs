@@ -155,7 +155,7 @@ fn llvm_library(major: &str) -> Result<PathBuf> {
 }
 
 /// Where setup installs; the build script of me2-user looks there.
-fn toolchain() -> Result<PathBuf> {
+pub(super) fn toolchain() -> Result<PathBuf> {
     if let Some(toolchain) = env::var_os("ME2_TOOLCHAIN") {
         return std::path::absolute(toolchain).map_err(|error| format!("ME2_TOOLCHAIN: {error}"));
     }

@@ -397,6 +397,15 @@ impl Pager {
         self.local_faults.load(Ordering::Relaxed)
     }
 
+    /// The VM will never run here: whoever waits for a page gets zeros, so that nobody waits for
+    /// ever. To be called when that has been promised, not before.
+    pub fn give_up_missing(&self) {
+        let missing = self.lock().pages.take_missing();
+        for run in missing {
+            self.place(Content::Zero, run);
+        }
+    }
+
     /// All pages are in place: guest memory leaves userfaultfd, staging and table are freed.
     pub fn settle(&self) -> anyhow::Result<()> {
         assert!(

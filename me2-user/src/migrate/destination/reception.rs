@@ -385,6 +385,22 @@ impl Silence {
     }
 }
 
+/// Waits until the peer is gone, or silent for too long; gives the reason.
+async fn broken(connection: &quinn::Connection) -> LinkError {
+    let mut silence = Silence::new(connection);
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        tokio::select! {
+            error = connection.closed() => return error.into(),
+            _ = tick.tick() => {
+                if silence.is_too_long(connection) {
+                    return LinkError::Silent;
+                }
+            }
+        }
+    }
+}
+
 /// What a connection has got to.
 #[derive(Default)]
 struct Progress {
@@ -538,7 +554,7 @@ impl Incoming {
 
     /// One frame of the control stream. True: acknowledged, the end.
     async fn take(
-        &self,
+        self: &Arc<Self>,
         frame: Frame,
         knock: &mut Knock,
         progress: &mut Progress,
@@ -564,7 +580,7 @@ impl Incoming {
                     self.pager.start_placing();
                     progress.held = Some((handover, received_ns, missing));
                 } else {
-                    self.run(knock, &handover, received_ns, missing, node)
+                    self.run(knock, handover, received_ns, missing, node)
                         .await?;
                 }
             }
@@ -573,7 +589,7 @@ impl Incoming {
                     .held
                     .take()
                     .context("the peer answers a question that was not asked")?;
-                self.run(knock, &handover, received_ns, missing, node)
+                self.run(knock, handover, received_ns, missing, node)
                     .await?;
             }
             ToDestination::Verified { mismatched } => {
@@ -632,15 +648,33 @@ impl Incoming {
 
     /// From here on the VM is this side's: restores and resumes it, and says so.
     async fn run(
-        &self,
+        self: &Arc<Self>,
         knock: &mut Knock,
-        handover: &Handover,
+        handover: Box<Handover>,
         received_ns: u64,
         missing: u64,
         node: &Node,
     ) -> anyhow::Result<()> {
         let half_round_trip = knock.peer.connection.rtt() / 2;
-        match block_in_place(|| self.resume(handover, received_ns, missing, half_round_trip)) {
+        let incoming = self.clone();
+        let mut restoring = tokio::task::spawn_blocking(move || {
+            incoming.resume(&handover, received_ns, missing, half_round_trip)
+        });
+        // The state may refer to a page that never comes.
+        let restored = tokio::select! {
+            restored = &mut restoring => restored,
+            error = broken(&knock.peer.connection) => {
+                let refused = self.lock_ownership().refuse();
+                if refused.is_ok() {
+                    self.abandon();
+                    // It ends, now that nothing is missing, and finds that it may not run.
+                    let _ = restoring.await;
+                    return Err(error.into());
+                }
+                restoring.await
+            }
+        };
+        match restored.context("restoring was interrupted")? {
             Ok(timing) => {
                 node.set_state(VmState::Running);
                 tracing::info!(missing_pages = missing, "the VM runs here");
