@@ -48,7 +48,10 @@ fn moved_under_the_cap(mode: &str) -> Report {
 
 /// The report does not forget what it sent. Some packets follow it.
 fn is_what_the_link_carried(report: &Report, link: &Link) {
-    let (told, carried) = (report.count("wire_bytes") as f64, link.delivered_bytes(Way::Forth) as f64);
+    let (told, carried) = (
+        report.count("wire_bytes") as f64,
+        link.delivered_bytes(Way::Forth) as f64,
+    );
     assert!((told / carried - 1.0).abs() < 0.01, "{carried}: {report}");
 }
 

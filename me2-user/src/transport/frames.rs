@@ -35,9 +35,9 @@ pub enum LinkError {
     /// The frame is no message.
     #[error("the peer sent a malformed message")]
     Message(#[from] message::MalformedMessage),
-    /// Nothing came for longer than an honest peer is silent.
+    /// The connection lives, and the peer said nothing for longer than an honest one does.
     #[error("the peer is connected, but has said nothing for {} s", SILENCE_MAX.as_secs())]
-    Silent,
+    Mute,
     /// The frame or message does not belong here.
     #[error("the peer sent {0} where it does not belong")]
     Unexpected(&'static str),
@@ -48,7 +48,12 @@ impl LinkError {
     pub fn is_of_link(&self) -> bool {
         matches!(
             self,
-            Self::Connection(_) | Self::Write(_) | Self::Read(_) | Self::Ended | Self::Silent
+            Self::Connection(_)
+                | Self::Write(_)
+                | Self::Read(_)
+                | Self::Ended
+                | Self::Silent
+                | Self::Mute
         )
     }
 }

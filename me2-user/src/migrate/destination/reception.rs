@@ -394,7 +394,7 @@ async fn broken(connection: &quinn::Connection) -> LinkError {
             error = connection.closed() => return error.into(),
             _ = tick.tick() => {
                 if silence.is_too_long(connection) {
-                    return LinkError::Silent;
+                    return LinkError::Mute;
                 }
             }
         }
@@ -489,7 +489,7 @@ impl Incoming {
                     let missing_pages = self.pager.outstanding();
                     // With all pages in, nothing need come: comparing them may take long.
                     if silence.is_too_long(&connection) && (missing_pages > 0 || !progress.has_handover) {
-                        return Err(LinkError::Silent.into());
+                        return Err(LinkError::Mute.into());
                     }
                     self.note_first_second(false);
                     knock.control.message(&ToSource::Progress { missing_pages, faults }).await?;

@@ -48,10 +48,12 @@ impl Link {
 }
 
 /// Not longer than an honest peer is silent.
-pub(super) async fn within<T>(reply: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+pub(super) async fn within<T>(
+    reply: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
     timeout(SILENCE_MAX, reply)
         .await
-        .unwrap_or(Err(LinkError::Silent))
+        .unwrap_or(Err(LinkError::Mute))
 }
 
 impl Attempt {
