@@ -7,7 +7,7 @@ use me2_tests::{
     Bench, Guest, Vm,
     hostile::{
         Actor, Step, bulk, frame, hello, is_handover, is_machine, is_pass_received, is_ready,
-        machine, pages, preface, request,
+        machine, pages, preface,
     },
     require_kvm, say,
 };
@@ -23,7 +23,7 @@ use me2_wire::{
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use Step::{Answer, Await, Close, End, Endless, Open, OpenWith, Requests, Say, Streams, Write};
+use Step::{Answer, Ask, Await, Close, End, Endless, Open, OpenWith, Say, Streams, Write};
 
 /// What a hostile peer may make a process hold beyond what it had before.
 const MORE_BYTES_MAX: u64 = 320 << 20;
@@ -31,6 +31,9 @@ const MORE_BYTES_MAX: u64 = 320 << 20;
 const TIME_MAX: Duration = Duration::from_secs(20);
 /// The same with one that is.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
+
+/// Leaves of the hash tree over the guest's memory.
+const LEAVES: usize = 32;
 
 fn guest() -> Guest {
     Guest::new("64M", "workload=kv fill=16M hot=1M")
@@ -368,15 +371,16 @@ fn let_in(document: &[u8]) -> Vec<Case> {
             "a long frame",
         ),
         Case(
-            "unannounced, twice",
-            received(one(&pages(&[
-                (7, 3),
-                (7, 3),
-                (7, 2),
-                (1, 1),
-                (2, 1),
-                (3, 1),
-            ]))),
+            "unannounced",
+            ready(vec![
+                one(&pages(&[(7, 3)])),
+                Say(ToDestination::Hello(hello())),
+            ]),
+            "a greeting where",
+        ),
+        Case(
+            "sent twice",
+            received(one(&pages(&[(1, 1), (1, 1), (2, 1), (3, 1), (1, 1)]))),
             "a greeting where",
         ),
         Case(
@@ -418,7 +422,7 @@ fn let_in(document: &[u8]) -> Vec<Case> {
                 Write(frame(FrameKind::Message, &vec![0xff; 8 << 20]));
                 12
             ]),
-            "malformed message",
+            "malformed control message",
         ),
         Case(
             "greets again",
@@ -480,7 +484,7 @@ fn let_in(document: &[u8]) -> Vec<Case> {
         Case(
             "1025 pieces of state",
             ready(vec![hand_over(handover(vec![blob(1, 1); 1025]))]),
-            "malformed message",
+            "malformed control message",
         ),
         Case(
             "copy without state",
@@ -747,14 +751,10 @@ fn behind_handover() -> Vec<Case> {
             stride: i32::MIN,
         },
     };
-    let many = request(
-        Preface {
-            kind: StreamKind::FaultAnswer,
-            migration: [1; 16],
-            epoch: 1,
-        },
-        &everything,
-    );
+    let no_hashes = Answer(ToSource::LeafHashes {
+        leaf: 0,
+        hashes: vec![],
+    });
     vec![
         Case(
             "resumed in another epoch",
@@ -768,21 +768,30 @@ fn behind_handover() -> Vec<Case> {
         ),
         Case(
             "complete, all wrong",
-            begun(vec![
-                resumed(1),
-                complete(1, vec![7; 32]),
-                Answer(ToSource::LeafHashes {
-                    leaf: 0,
-                    hashes: vec![],
-                }),
-                Close,
-            ]),
-            "",
+            begun(
+                [
+                    vec![resumed(1), complete(1, vec![7; LEAVES])],
+                    vec![no_hashes.clone(); 16],
+                ]
+                .concat(),
+            ),
+            "pages differ",
         ),
         Case(
             "complete, 1M leaves",
-            begun(vec![resumed(1), complete(1, vec![7; 1 << 20]), Close]),
-            "",
+            begun(
+                [
+                    vec![resumed(1), complete(1, vec![7; 1 << 20])],
+                    vec![no_hashes.clone(); 16],
+                ]
+                .concat(),
+            ),
+            "pages differ",
+        ),
+        Case(
+            "complete before it ran",
+            begun([vec![complete(2, vec![])], vec![no_hashes.clone(); 16]].concat()),
+            "broke the rules",
         ),
         Case(
             "refused after it ran",
@@ -797,7 +806,7 @@ fn behind_handover() -> Vec<Case> {
         ),
         Case(
             "4000 requests, unread",
-            begun(vec![Requests(4000, many), Answer(ToSource::Ready)]),
+            begun(vec![Ask(4000, everything), Answer(ToSource::Ready)]),
             "where it does not belong",
         ),
         Case(
