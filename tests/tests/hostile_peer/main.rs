@@ -22,8 +22,9 @@ use Step::{Await, Open, Say};
 
 /// What a hostile peer may make a process hold beyond what it had before.
 const MORE_BYTES_MAX: u64 = 320 << 20;
-/// How long a victim may take to be done with a peer that is not silent.
-const TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a victim may take to be done with a peer that is not silent: longer than a connection is
+/// kept whose last packet was lost.
+const TIME_MAX: Duration = Duration::from_secs(25);
 /// The same with one that is.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 

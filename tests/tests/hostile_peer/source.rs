@@ -438,7 +438,7 @@ pub fn let_in(document: &[u8]) -> Vec<Case> {
             ready(vec![announce(1, range(0..9)), End]),
             "ended a stream in the middle",
         ),
-        Case("closes in the middle", received(Close), "stopped sending"),
+        Case("closes in the middle", received(Close), "the peer stopped"),
     ]
 }
 
