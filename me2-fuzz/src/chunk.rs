@@ -110,7 +110,7 @@ fn written(choices: &mut Choices<'_>) -> (Vec<u8>, Vec<(PageIndex, Version, Page
             }
         }
         let base_content = content(source);
-        let base = (choices.byte() % 2 == 0).then_some(Base {
+        let base = choices.byte().is_multiple_of(2).then_some(Base {
             version: source.version,
             content: &base_content,
         });

@@ -36,7 +36,8 @@ fn destination(choices: &mut Choices<'_>) {
             1 => _ = table.withdraw(&range(choices)),
             2 | 3 => {
                 let index = PageIndex::from(choices.short()) % (PAGES + 1);
-                let (version, is_zero) = (version(choices).max(1), choices.byte() % 2 == 0);
+                let (version, is_zero) =
+                    (version(choices).max(1), choices.byte().is_multiple_of(2));
                 let arrival = table.arrive(index, version, 7, is_zero);
                 if arrival == Ok(Arrival::Place) {
                     given.push(index..index + 1);

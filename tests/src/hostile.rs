@@ -40,8 +40,8 @@ pub enum Step {
     Streams(usize, Vec<u8>),
     /// Writes a beginning to a one-way stream, then the same bytes so many times; the stream stays open.
     Endless(Vec<u8>, usize, Vec<u8>),
-    /// Writes these bytes to so many two-way streams at once, and reads nothing from them.
-    Requests(usize, Vec<u8>),
+    /// Asks for pages on so many streams at once, and reads nothing from them.
+    Ask(usize, PageRequest),
     /// Ends the control stream.
     End,
     /// Closes the connection.
@@ -58,6 +58,8 @@ pub struct Actor {
 struct Stage {
     peer: Peer,
     control: Option<(SendStream, FrameReceiver)>,
+    /// Of a source.
+    preface: Option<Preface>,
     kept: Vec<(SendStream, RecvStream)>,
     open: Vec<SendStream>,
 }
@@ -154,6 +156,7 @@ impl Stage {
         Self {
             peer,
             control: None,
+            preface: None,
             kept: Vec::new(),
             open: Vec::new(),
         }
@@ -163,7 +166,9 @@ impl Stage {
         let accepted = self.peer.connection.accept_bi().await;
         let (send, receive) = accepted.expect("a source opens the control stream");
         let begun = FrameReceiver::begin(receive, StreamKind::Control).await;
-        self.control = Some((send, begun.expect("a preface").0));
+        let (receiver, preface) = begun.expect("a preface");
+        self.control = Some((send, receiver));
+        self.preface = Some(preface);
     }
 
     async fn play(&mut self, script: &[Step]) {
@@ -230,12 +235,14 @@ impl Stage {
                 }
                 self.open.push(stream);
             }
-            Step::Requests(count, bytes) => {
+            Step::Ask(count, pages) => {
+                let preface = self.preface.expect("a source opened the control stream");
+                let bytes = request(preface, pages);
                 for _ in 0..*count {
                     let Ok((mut send, receive)) = connection.open_bi().await else {
                         return;
                     };
-                    let _ = send.write_all(bytes).await;
+                    let _ = send.write_all(&bytes).await;
                     let _ = send.finish();
                     self.kept.push((send, receive));
                 }
@@ -331,7 +338,7 @@ pub fn is_ready(payload: &[u8]) -> bool {
 }
 
 /// A request stream's bytes, for the migration of a preface.
-pub fn request(preface: Preface, request: &PageRequest) -> Vec<u8> {
+fn request(preface: Preface, request: &PageRequest) -> Vec<u8> {
     let preface = Preface {
         kind: StreamKind::FaultAnswer,
         ..preface

@@ -193,9 +193,12 @@ impl FrameReceiver {
         self.next_if(|_| Ok(())).await
     }
 
-    /// The next frame, if it is one of pages.
-    pub async fn next_pages(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
+    /// The next frame, if it is one of pages, of at most so many bytes besides the cap of its kind.
+    pub async fn next_pages(&mut self, bytes_max: u32) -> Result<Option<Vec<u8>>, LinkError> {
         let pages_only = |header: Header| match header.kind {
+            FrameKind::Pages if header.length > bytes_max => {
+                Err(LinkError::Unexpected("a long frame"))
+            }
             FrameKind::Pages => Ok(()),
             FrameKind::Message => Err(LinkError::Unexpected("a message among pages")),
         };

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use me2_engine::source::ANSWER_PAGES_MAX;
 use me2_wire::{
-    PageIndex,
+    PAGE_SIZE, PageIndex,
     frame::{Preface, StreamKind},
     message::{Likely, PageRequest},
+    page::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES_MAX},
 };
 use tokio::sync::mpsc;
 
@@ -17,6 +19,10 @@ use crate::{
     migrate::{PRIORITY_FAULT, loses_much},
     transport::frames::{FrameReceiver, FrameSender, LinkError},
 };
+
+/// The longest frame that a source answers with.
+const ANSWER_BYTES_MAX: u32 =
+    (CHUNK_HEADER_BYTES + ANSWER_PAGES_MAX * (RECORD_HEADER_BYTES_MAX + PAGE_SIZE)) as u32;
 
 impl Incoming {
     /// Asks for `urgent` and then for what the fault service wants, until the connection breaks.
@@ -74,7 +80,7 @@ async fn ask(
     request.message(&asked).await?;
     request.finish();
     let mut answer = FrameReceiver::answering(receive);
-    while let Some(payload) = answer.next_pages().await? {
+    while let Some(payload) = answer.next_pages(ANSWER_BYTES_MAX).await? {
         // Gone only when the migration is over.
         let _ = answers.send(payload).await;
     }

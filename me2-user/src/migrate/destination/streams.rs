@@ -1,7 +1,9 @@
 //! One-way streams of a connection: pages of a pass, of the final set and of the push; and the
 //! handover's copy.
 
-use me2_wire::frame::{HANDOVER_COPY_BYTES_MAX, HEADER_BYTES, Preface, StreamKind};
+use me2_wire::frame::{
+    HANDOVER_COPY_BYTES_MAX, HEADER_BYTES, PAGES_BYTES_MAX, Preface, StreamKind,
+};
 use tokio::sync::mpsc;
 
 use crate::transport::frames::{Frame, FrameReceiver, LinkError};
@@ -57,7 +59,7 @@ async fn read_pages(
     mut frames: FrameReceiver,
     pages: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), LinkError> {
-    while let Some(payload) = frames.next_pages().await? {
+    while let Some(payload) = frames.next_pages(PAGES_BYTES_MAX).await? {
         if pages.send(payload).await.is_err() {
             break;
         }

@@ -1,0 +1,224 @@
+//! What a hostile destination does, and what the source says of it.
+
+use me2_tests::hostile::{
+    Step::{self, Answer, Ask, Await, Close, End, Write},
+    frame, is_handover, is_machine, pages,
+};
+use me2_wire::{
+    frame::FrameKind,
+    message::{DestinationStatistics, Likely, PageRequest, PeerOwnership, ResumeTiming, ToSource},
+};
+
+use super::{Case, range};
+
+/// Leaves of the hash tree over the guest's memory.
+const LEAVES: usize = 32;
+
+/// A destination, up to the handover: the VM runs on at the source.
+pub fn until_handover() -> Vec<Case> {
+    let say_hello = |version| {
+        Answer(ToSource::Hello {
+            version,
+            boot_id: [0; 16],
+        })
+    };
+    let greeted = |step: Step| vec![say_hello(3), Await(is_machine), step];
+    let ready = |steps: Vec<Step>| [greeted(Answer(ToSource::Ready)), steps].concat();
+    vec![
+        Case(
+            "garbage for hello",
+            vec![Write(vec![0xff; 64])],
+            "malformed frame",
+        ),
+        Case(
+            "frame of 4 GiB",
+            vec![Write(vec![1, 0, 0, 0, 255, 255, 255, 255])],
+            "malformed frame",
+        ),
+        Case(
+            "old version",
+            vec![say_hello(1)],
+            "another message than hello",
+        ),
+        Case(
+            "new version",
+            vec![say_hello(99)],
+            "another message than hello",
+        ),
+        Case(
+            "Ready for hello",
+            vec![Answer(ToSource::Ready)],
+            "another message than hello",
+        ),
+        Case(
+            "refuses at once",
+            vec![Answer(ToSource::Refused {
+                epoch: 1,
+                reason: "\x1b[2Jno\n".repeat(900),
+            })],
+            "refused: ",
+        ),
+        Case(
+            "ends after hello",
+            vec![say_hello(3), End],
+            "ended a stream",
+        ),
+        Case(
+            "Resumed for Ready",
+            greeted(Answer(ToSource::Resumed {
+                epoch: 1,
+                timing: ResumeTiming::default(),
+            })),
+            "before Ready",
+        ),
+        Case(
+            "Complete for Ready",
+            greeted(Answer(ToSource::Complete {
+                epoch: 1,
+                leaves: vec![],
+                statistics: DestinationStatistics::default(),
+            })),
+            "before Ready",
+        ),
+        Case(
+            "pages for Ready",
+            greeted(Write(pages(&[(0, 1)]))),
+            "pages where",
+        ),
+        Case(
+            "received what never was",
+            ready(vec![
+                Answer(ToSource::PassReceived { version: 77 }),
+                Answer(ToSource::Resumed {
+                    epoch: 1,
+                    timing: ResumeTiming::default(),
+                }),
+            ]),
+            "where it does not belong",
+        ),
+        Case(
+            "recovers",
+            ready(vec![Answer(ToSource::Recovering {
+                epoch: 1,
+                ownership: PeerOwnership::Running,
+                missing: range(0..u32::MAX),
+            })]),
+            "where it does not belong",
+        ),
+        Case(
+            "refuses in the middle",
+            ready(vec![Answer(ToSource::Refused {
+                epoch: 1,
+                reason: "no".into(),
+            })]),
+            "refused: no",
+        ),
+        Case("ends in the middle", ready(vec![End]), "ended a stream"),
+        Case(
+            "closes in the middle",
+            ready(vec![Close]),
+            "the peer stopped",
+        ),
+    ]
+}
+
+/// A destination that has the handover: the VM is not run again here but by its refusal.
+pub fn behind_handover() -> Vec<Case> {
+    let begun = |steps: Vec<Step>| {
+        let begin = vec![
+            Answer(ToSource::Hello {
+                version: 3,
+                boot_id: [0; 16],
+            }),
+            Await(is_machine),
+            Answer(ToSource::Ready),
+            Await(is_handover),
+        ];
+        [begin, steps].concat()
+    };
+    let complete = |epoch, leaves| {
+        Answer(ToSource::Complete {
+            epoch,
+            leaves,
+            statistics: DestinationStatistics::default(),
+        })
+    };
+    let resumed = |epoch| {
+        Answer(ToSource::Resumed {
+            epoch,
+            timing: ResumeTiming::default(),
+        })
+    };
+    let everything = PageRequest {
+        wanted: (0..64).collect(),
+        likely: Likely {
+            pages: 255,
+            stride: i32::MIN,
+        },
+    };
+    let no_hashes = Answer(ToSource::LeafHashes {
+        leaf: 0,
+        hashes: vec![],
+    });
+    vec![
+        Case(
+            "resumed in another epoch",
+            begun(vec![resumed(99)]),
+            "broke the rules",
+        ),
+        Case(
+            "Ready again",
+            begun(vec![Answer(ToSource::Ready)]),
+            "where it does not belong",
+        ),
+        Case(
+            "complete, all wrong",
+            begun(
+                [
+                    vec![resumed(1), complete(1, vec![7; LEAVES])],
+                    vec![no_hashes.clone(); 16],
+                ]
+                .concat(),
+            ),
+            "pages differ",
+        ),
+        Case(
+            "complete, 1M leaves",
+            begun(
+                [
+                    vec![resumed(1), complete(1, vec![7; 1 << 20])],
+                    vec![no_hashes.clone(); 16],
+                ]
+                .concat(),
+            ),
+            "pages differ",
+        ),
+        Case(
+            "complete before it ran",
+            begun([vec![complete(2, vec![])], vec![no_hashes.clone(); 16]].concat()),
+            "broke the rules",
+        ),
+        Case(
+            "refused after it ran",
+            begun(vec![
+                resumed(1),
+                Answer(ToSource::Refused {
+                    epoch: 1,
+                    reason: "changed my mind".into(),
+                }),
+            ]),
+            "broke the rules",
+        ),
+        Case(
+            "4000 requests, unread",
+            begun(vec![Ask(4000, everything), Answer(ToSource::Ready)]),
+            "where it does not belong",
+        ),
+        Case(
+            "8 MiB of garbage",
+            begun(vec![Write(frame(FrameKind::Message, &vec![0xff; 8 << 20]))]),
+            "malformed message",
+        ),
+        Case("gone", begun(vec![Close]), ""),
+    ]
+}
