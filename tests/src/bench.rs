@@ -249,11 +249,6 @@ impl Bench {
         command
     }
 
-    /// The folder of its identity.
-    pub fn config(&self) -> &Path {
-        &self.config
-    }
-
     /// The runtime folder of its processes.
     pub fn runtime(&self) -> PathBuf {
         self.folder.path().join("run")
