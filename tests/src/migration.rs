@@ -53,7 +53,7 @@ impl Migration {
     }
 
     /// Kills the client: SIGKILL.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.process.kill();
     }
 }

@@ -45,7 +45,7 @@ fn a_source_without_a_client_finds_another_way_when_a_nat_forgets_it() {
     vm.wait_ready();
     let before = vm.works();
     let link = Link::to(to.address());
-    let migration = bench.migrate(&vm, link.address(), &SLOWLY);
+    let mut migration = bench.migrate(&vm, link.address(), &SLOWLY);
     vm.wait_phase("postcopy");
     migration.kill();
     // What this side's socket sends is dropped from now on, until it has another address.

@@ -113,7 +113,7 @@ fn a_migration_needs_no_client() {
     let (vm, to) = (bench.start(&guest()), bench.receive());
     vm.wait_ready();
     let before = vm.works();
-    let migration = bench.migrate(&vm, to.address(), &SLOWLY);
+    let mut migration = bench.migrate(&vm, to.address(), &SLOWLY);
     vm.wait_phase("precopy");
     migration.kill();
     // A second one is refused meanwhile.

@@ -44,10 +44,11 @@ pub struct Row {
     pub outcomes: BTreeMap<Outcome, u64>,
 }
 
-const OUTCOMES: [(Outcome, &str); 4] = [
+const OUTCOMES: [(Outcome, &str); 5] = [
     (Outcome::Moved, "moved"),
     (Outcome::Recovered, "recovered"),
     (Outcome::Stayed, "stayed"),
+    (Outcome::TakenBack, "taken back"),
     (Outcome::Died, "died with it"),
 ];
 

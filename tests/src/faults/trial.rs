@@ -18,6 +18,9 @@ pub enum Outcome {
     Recovered,
     /// The VM runs on at the source.
     Stayed,
+    /// It runs at the source again, as it was when it stopped: by an operator's word that the
+    /// destination is dead, which it is.
+    TakenBack,
     /// The VM is gone with the process that was killed: it had the only copy of it, or of some pages.
     Died,
 }
@@ -106,21 +109,22 @@ impl Stage {
         wait_until("cut, or end of the client", || {
             (link.is_cut() || migration.has_ended()).then_some(())
         });
-        let phase = if migration.has_ended() {
-            migration.code();
-            "end".to_owned()
-        } else {
-            let phase = self.phase(&earlier);
-            self.inflict(case.fault, &mut to, &link, migration);
-            phase
+        let phase = match migration.has_ended() {
+            true => "end".to_owned(),
+            false => {
+                let phase = self.phase(&earlier);
+                self.inflict(case.fault, &mut to, &link, &mut migration);
+                phase
+            }
         };
         let outcome = self.settle(case.fault, &mut to)?;
         self.check_one_owner(&to, outcome)?;
-        let was_retried = outcome == Outcome::Stayed && case.moves_on;
+        let is_here = matches!(outcome, Outcome::Stayed | Outcome::TakenBack);
+        let was_retried = is_here && case.moves_on;
         match outcome {
             Outcome::Moved | Outcome::Recovered => self.take(to)?,
-            Outcome::Stayed if was_retried => self.retry(to)?,
-            Outcome::Stayed => self.check_nothing_leaks()?,
+            Outcome::Stayed | Outcome::TakenBack if was_retried => self.retry(to)?,
+            Outcome::Stayed | Outcome::TakenBack => self.check_nothing_leaks()?,
             Outcome::Died => self.start_anew(),
         }
         Ok(Found {
@@ -144,15 +148,15 @@ impl Stage {
         phase.unwrap_or("setup").to_owned()
     }
 
-    /// Returns when the client has ended, unless it was killed.
-    fn inflict(&mut self, fault: Fault, to: &mut Vm, link: &Link, migration: Migration) {
+    /// Returns when the migration has come to an end or to a broken link, unless nobody is told.
+    fn inflict(&mut self, fault: Fault, to: &mut Vm, link: &Link, migration: &mut Migration) {
         match fault {
             Fault::KillClient => {
                 migration.kill();
                 return link.mend();
             }
             Fault::Cut | Fault::TimeOut => {
-                migration.code();
+                self.wait_broken(migration);
                 return link.mend();
             }
             Fault::KillSource => self.vm.kill(),
@@ -173,7 +177,19 @@ impl Stage {
             Fault::Lose => link.lose_one_in(LOST_ONE_IN),
         }
         link.mend();
-        migration.code();
+        self.wait_broken(migration);
+    }
+
+    /// Waits until the client has ended, or the source has found the link broken.
+    fn wait_broken(&self, migration: &mut Migration) {
+        wait_until("end of the migration, or a broken link", || {
+            let is_over = migration.has_ended() || self.vm_state()? == "postcopy_paused";
+            is_over.then_some(())
+        });
+    }
+
+    fn vm_state(&self) -> Option<String> {
+        Some(self.vm.try_status()?["vm_state"].as_str()?.to_owned())
     }
 
     /// Waits until it is clear where the VM is, with what an operator would do for it.
@@ -183,15 +199,14 @@ impl Stage {
             (false, _) if fault == Fault::KillSource => without_source(to),
             (false, true) => {
                 let is_whole = to.try_status()?["role"] == "source";
-                is_whole.then_some(if has_recovered {
-                    Outcome::Recovered
-                } else {
-                    Outcome::Moved
+                is_whole.then_some(match has_recovered {
+                    true => Outcome::Recovered,
+                    false => Outcome::Moved,
                 })
             }
             (false, false) if fault == Fault::KillDestination => Some(Outcome::Died),
             (false, false) => None,
-            (true, is_there) => match self.vm.try_status()?["vm_state"].as_str()? {
+            (true, is_there) => match self.vm_state()?.as_str() {
                 // Without its client, the migration goes on.
                 "running" if fault != Fault::KillClient => Some(Outcome::Stayed),
                 "postcopy_paused" if is_there => {
@@ -199,7 +214,7 @@ impl Stage {
                     self.bench.recover(&self.vm).code();
                     None
                 }
-                "postcopy_paused" if fault == Fault::KillDestination => Some(Outcome::Died),
+                "postcopy_paused" => self.take_back().then_some(Outcome::TakenBack),
                 _ => None,
             },
         });
@@ -209,14 +224,23 @@ impl Stage {
         })
     }
 
+    /// The destination is dead, and an operator says so.
+    fn take_back(&self) -> bool {
+        let word = ["--resume-here", "--destination-is-fenced"];
+        let words = [&["recover", "--vm", self.vm.name()], &word[..]].concat();
+        self.bench.run(&words).status.success()
+    }
+
     /// The guest has not run on where it is no more, nor run where it is not yet.
     fn check_one_owner(&mut self, to: &Vm, outcome: Outcome) -> Result<(), Violation> {
-        if outcome == Outcome::Stayed {
+        if matches!(outcome, Outcome::Stayed | Outcome::TakenBack) {
             self.vm.works();
         }
         let (here, there) = (beats(&self.vm.console()), beats(&to.console()));
         let is_one = match outcome {
             Outcome::Stayed => there.is_empty(),
+            // It may have run there, and goes back: the destination is dead.
+            Outcome::TakenBack => true,
             Outcome::Moved | Outcome::Recovered | Outcome::Died => follow(&here, &there),
         };
         let (last, first) = (here.last(), there.first());
@@ -240,7 +264,10 @@ impl Stage {
     }
 
     /// The next attempt succeeds.
-    fn retry(&mut self, to: Vm) -> Result<(), Violation> {
+    fn retry(&mut self, mut to: Vm) -> Result<(), Violation> {
+        if !to.is_running() {
+            to = self.bench.receive();
+        }
         to.wait_state("waiting");
         let ended = self.bench.migrate(&self.vm, to.address(), &[]).end();
         if ended.code != Some(0) {
