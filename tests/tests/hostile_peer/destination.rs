@@ -160,6 +160,11 @@ pub fn behind_handover() -> Vec<Case> {
         leaf: 0,
         hashes: vec![],
     });
+    // As often as they are compared.
+    let wrong_completions = |leaves: Vec<u64>| {
+        let once = [vec![complete(1, leaves)], vec![no_hashes.clone(); 16]].concat();
+        [vec![resumed(1)], vec![once; 4].concat()].concat()
+    };
     vec![
         Case(
             "resumed in another epoch",
@@ -173,24 +178,12 @@ pub fn behind_handover() -> Vec<Case> {
         ),
         Case(
             "complete, all wrong",
-            begun(
-                [
-                    vec![resumed(1), complete(1, vec![7; LEAVES])],
-                    vec![no_hashes.clone(); 16],
-                ]
-                .concat(),
-            ),
+            begun(wrong_completions(vec![7; LEAVES])),
             "pages differ",
         ),
         Case(
             "complete, 1M leaves",
-            begun(
-                [
-                    vec![resumed(1), complete(1, vec![7; 1 << 20])],
-                    vec![no_hashes.clone(); 16],
-                ]
-                .concat(),
-            ),
+            begun(wrong_completions(vec![7; 1 << 20])),
             "pages differ",
         ),
         Case(
