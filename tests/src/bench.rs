@@ -212,6 +212,20 @@ impl Bench {
         Migration::start(self.me2(&words).args(options))
     }
 
+    /// A VM that is started for it is moved to this receiver, and works there: whatever was tried
+    /// before has done no harm.
+    ///
+    /// # Panics
+    /// If it is otherwise.
+    pub fn good_migration(&self, guest: &Guest, to: Vm) {
+        let vm = self.start(guest);
+        vm.wait_ready();
+        let before = vm.works();
+        self.migrate(&vm, to.address(), &[]).end().completed();
+        vm.moved_to(&to, before);
+        to.stop();
+    }
+
     /// Resumes a migration whose link broke.
     pub fn recover(&self, vm: &Vm) -> Migration {
         self.recover_with(vm, &[])

@@ -5,7 +5,7 @@ use std::{
     process::Output,
 };
 
-use me2_tests::{Bench, Guest, Vm, require_kvm};
+use me2_tests::{Bench, Guest, require_kvm};
 
 fn guest() -> Guest {
     Guest::new("64M", "workload=kv fill=16M hot=1M")
@@ -19,7 +19,7 @@ fn garbage_does_not_end_the_waiting() {
     send_garbage(to.address());
     to.wait_log("WARN");
     to.wait_state("waiting");
-    a_good_migration_succeeds(&bench, to);
+    bench.good_migration(&guest(), to);
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_stranger_is_refused_and_the_waiting_goes_on() {
     to.wait_log("refused a peer");
     to.wait_state("waiting");
     stranger.works();
-    a_good_migration_succeeds(&bench, to);
+    bench.good_migration(&guest(), to);
 }
 
 #[test]
@@ -170,15 +170,6 @@ fn is_one_line(words: &[&str], output: &Output, named: &str) {
     );
     assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{words:?}: {output:?}");
-}
-
-fn a_good_migration_succeeds(bench: &Bench, to: Vm) {
-    let vm = bench.start(&guest());
-    vm.wait_ready();
-    let before = vm.works();
-    bench.migrate(&vm, to.address(), &[]).end().completed();
-    vm.moved_to(&to, before);
-    to.stop();
 }
 
 /// Datagrams of every length with random bytes; some begin like QUIC's long or short headers.

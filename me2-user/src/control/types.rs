@@ -284,13 +284,13 @@ pub enum Role {
 pub enum VmState {
     /// Its vCPUs run.
     Running,
-    /// An operator has stopped it, or the handover is under way.
+    /// It stands still here: an operator has stopped it, or it has been handed over.
     Paused,
     /// There is none yet: the process waits for a source.
     Waiting,
     /// It is on its way here and has not run here.
     Incoming,
-    /// It has left; this process ends once the destination has all of it.
+    /// It has left, and the destination has all of it; this process ends.
     Migrated,
     /// It has left or come and the link broke before all was there: `me2 recover`.
     PostcopyPaused,

@@ -83,16 +83,7 @@ fn a_hostile_source_gets_an_error_and_the_receiver_waits_on() {
         assert!(more < MORE_BYTES_MAX, "{name}: {} MiB more", more >> 20);
     }
     assert!(!to.log().contains("panicked"));
-    good_migration(&bench, to);
-}
-
-fn good_migration(bench: &Bench, to: Vm) {
-    let vm = bench.start(&guest());
-    vm.wait_ready();
-    let before = vm.works();
-    bench.migrate(&vm, to.address(), &[]).end().completed();
-    vm.moved_to(&to, before);
-    to.stop();
+    bench.good_migration(&guest(), to);
 }
 
 #[test]
@@ -252,33 +243,26 @@ fn a_peer_that_is_trusted_with_one_vm_brings_and_gets_no_other() {
     theirs.wait_ready();
     other.wait_ready();
     let to = bench.receive();
-    let report = bench
-        .migrate(&other, to.address(), &[])
-        .end()
-        .failed(3, "failed");
-    assert!(
-        report.text("error").contains("vm=stranger1 alone"),
-        "{report}"
-    );
-    other.works();
+    is_not_moved(&bench, &other, &to, 3);
     to.wait_state("waiting");
 
     let own = bench.start(&guest());
     own.wait_ready();
     let there = bench.receive_stranger();
-    let report = bench
-        .migrate(&own, there.address(), &[])
-        .end()
-        .failed(1, "failed");
-    assert!(
-        report.text("error").contains("vm=stranger1 alone"),
-        "{report}"
-    );
-    own.works();
+    is_not_moved(&bench, &own, &there, 1);
 
     let before = theirs.works();
     bench.migrate(&theirs, to.address(), &[]).end().completed();
     theirs.moved_to(&to, before);
+}
+
+/// The VM is not the one that its peer is trusted with.
+fn is_not_moved(bench: &Bench, vm: &Vm, to: &Vm, code: i32) {
+    let ended = bench.migrate(vm, to.address(), &[]).end();
+    let report = ended.failed(code, "failed");
+    let error = report.text("error");
+    assert!(error.contains("vm=stranger1 alone"), "{report}");
+    vm.works();
 }
 
 /// The state names a page, the clock's, that is announced and never comes: KVM waits for it.
@@ -317,5 +301,5 @@ fn a_source_that_goes_while_its_state_is_restored_leaves_a_receiver_that_waits()
     ));
     assert!(begun.elapsed() < SILENCE_MAX, "{:?}", begun.elapsed());
     to.wait_state("waiting");
-    good_migration(&bench, to);
+    bench.good_migration(&guest(), to);
 }
