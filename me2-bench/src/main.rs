@@ -15,11 +15,13 @@ mod plots;
 mod priority;
 mod probes;
 mod process;
+mod report;
 mod results;
 mod run;
 mod schemes;
 mod statistics;
 mod summary;
+mod target;
 mod transport;
 mod units;
 mod warm;
@@ -42,7 +44,8 @@ Examples:
   cargo xtask bench me2 --quick
   cargo xtask bench qemu --links B --guests mixed --runs 5 --output json
   cargo xtask bench wan --budget-minutes 30
-  cargo xtask bench plot bench-results/2026-12-01-qemu"
+  cargo xtask bench plot bench-results/2026-12-01-qemu
+  cargo xtask bench report --out report.html"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -70,6 +73,8 @@ enum Command {
     TransportEnd(transport::EndArgs),
     /// Summary and plots of an experiment, anew from its manifest and samples
     Plot(experiments::PlotArgs),
+    /// One page of all results, for a browser: no network, no scripts
+    Report(report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         Command::Paging(args) => paging::run(&args),
         Command::TransportEnd(args) => transport::play(&args).map(|()| ExitCode::SUCCESS),
         Command::Plot(args) => experiments::plot(&args),
+        Command::Report(args) => report::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

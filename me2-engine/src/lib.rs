@@ -8,12 +8,13 @@
 //!   there, and whether that is late.
 //! - [`compression`]: how hard to compress.
 //! - [`congestion`]: how much may be under way.
-//! - [`heat`]: how often pages are written.
+//! - [`heat`]: how often pages are written; [`ahead`]: where the guest goes with its writes.
 //! - [`switch`]: whether another pre-copy pass pays.
 //! - [`tree`], [`bitmap`], [`quantile`]: what these are made of.
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod bitmap;
 pub mod compression;
 pub mod congestion;

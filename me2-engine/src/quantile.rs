@@ -42,9 +42,22 @@ impl Histogram {
         self.sum
     }
 
+    /// Durations of less than so many microseconds; exact for powers of two, else to within 9%.
+    pub fn count_under(&self, micros: u64) -> u64 {
+        self.buckets[..bucket(micros)].iter().sum()
+    }
+
     /// The longest, in microseconds; 0 if there is none.
     pub fn max(&self) -> u64 {
         self.max
+    }
+
+    /// All that were counted: for each bucket that is not empty the longest duration that it is for,
+    /// ascending, and how many.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        let all = self.buckets.iter().enumerate();
+        let filled = all.filter(|(_, count)| **count > 0);
+        filled.map(|(index, count)| (upper_edge(index).min(self.max), *count))
     }
 
     /// The duration that `quantile` (0 to 1) of all do not exceed, to within 9%; 0 if there is none.
@@ -100,6 +113,33 @@ mod tests {
             (10_000, 10_000, 10_000)
         );
         assert_eq!(Histogram::default().quantile(0.5), 0);
+    }
+
+    #[test]
+    fn counts_are_exact_at_powers_of_two() {
+        let mut histogram = Histogram::default();
+        (0..4096).for_each(|micros| histogram.record(micros));
+        for edge in (0..12).map(|bit| 1 << bit) {
+            assert_eq!(histogram.count_under(edge), edge);
+        }
+        assert_eq!(histogram.count_under(0), 0);
+    }
+
+    #[test]
+    fn buckets_hold_all_and_ascend() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.buckets().count(), 0);
+        for micros in [3, 3, 100, 101, 5000] {
+            histogram.record(micros);
+        }
+        let buckets: Vec<_> = histogram.buckets().collect();
+        assert_eq!(buckets, [(3, 2), (103, 2), (5000, 1)]);
+        (0..64).for_each(|bit| histogram.record(1 << bit));
+        let edges = || histogram.buckets().map(|(edge, _)| edge);
+        assert!(edges().is_sorted_by(|one, next| one < next));
+        assert_eq!(edges().last(), Some(1 << 63));
+        let counted: u64 = histogram.buckets().map(|(_, count)| count).sum();
+        assert_eq!(counted, histogram.count());
     }
 
     #[test]

@@ -7,9 +7,9 @@ use me2_wire::{PageIndex, Version, message::Likely, range::RangeList};
 
 use crate::{bitmap::Bitmap, tree};
 
-/// Pages behind one that was asked for that are pushed before all others: where one was missing,
-/// more are.
-const FOCUS_PAGES: PageIndex = 256;
+/// Pages behind one that was asked for that are pushed before all others, for each that was likely to
+/// be wanted: where one was missing, more are.
+const FOCUS_PAGES_A_LIKELY: PageIndex = 16;
 /// Places that faulted last, and are pushed first.
 const FOCUSES_MAX: usize = 8;
 /// Pages of one answer, whatever was asked for.
@@ -123,12 +123,15 @@ impl SourcePages {
         page
     }
 
-    /// The push goes on behind this page, since a vCPU waits for it and walks that way.
-    fn focus(&mut self, page: PageIndex) {
+    /// The push goes on behind this page, since a vCPU waits for it and walks that way: the farther, the
+    /// longer it has done so.
+    fn focus(&mut self, page: PageIndex, likely_pages: u8) {
         if self.focuses.len() >= FOCUSES_MAX {
             self.focuses.pop_front();
         }
-        let end = page.saturating_add(FOCUS_PAGES).min(self.unsent.len());
+        let end = page
+            .saturating_add(FOCUS_PAGES_A_LIKELY * PageIndex::from(likely_pages))
+            .min(self.unsent.len());
         self.focuses.push_back(page..end);
     }
 
@@ -157,7 +160,7 @@ impl SourcePages {
                 }
             }
             if likely.stride == 1 && likely.pages > 0 {
-                self.focus(first);
+                self.focus(first, likely.pages);
             }
         }
         claimed
@@ -319,7 +322,7 @@ mod tests {
             },
         );
         assert_eq!(pages.claim_push(1), [1018], "a pointer leads nowhere");
-        assert_eq!(pages.claim_push(300).last(), Some(&64), "and then in order");
+        assert_eq!(pages.claim_push(300).last(), Some(&80), "and then in order");
     }
 
     #[test]

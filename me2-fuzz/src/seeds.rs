@@ -1,6 +1,8 @@
 //! Inputs to begin with: one of each kind, small, and always the same.
 
-use me2_vmm::machine::{CpuidLeaf, MACHINE_VERSION, MachineDocument};
+use me2_vmm::machine::{
+    BlockDocument, CpuidLeaf, DeviceDocument, DeviceKind, MACHINE_VERSION, MachineDocument,
+};
 use me2_wire::{
     PAGE_SIZE,
     blob::StateBlob,
@@ -127,6 +129,12 @@ pub fn to_source() -> Vec<Seed> {
         ),
         ("ready", ToSource::Ready),
         (
+            "checked",
+            ToSource::Checked {
+                reasons: vec!["too large".into(), "no AVX-512".into()],
+            },
+        ),
+        (
             "refused",
             ToSource::Refused {
                 epoch: 1,
@@ -176,6 +184,12 @@ pub fn to_source() -> Vec<Seed> {
             ToSource::Progress {
                 missing_pages: 300,
                 faults: 2,
+            },
+        ),
+        (
+            "waits",
+            ToSource::FaultWaits {
+                buckets: vec![[100, 3], [u64::MAX, 1]],
             },
         ),
     ];
@@ -290,6 +304,15 @@ pub fn machine() -> Vec<Seed> {
         cpuid: vec![leaf],
         tsc_khz: 2_000_000,
         builtin_guest: true,
+        devices: vec![DeviceDocument {
+            name: "disk0".into(),
+            kind: DeviceKind::Block(BlockDocument {
+                path: "/srv/web1.raw".into(),
+                sectors: 2048,
+                read_only: false,
+                lock: 1,
+            }),
+        }],
     };
     named([("small", document.to_json())])
 }

@@ -84,6 +84,10 @@ pub struct Options {
     pub cpus: Option<usize>,
     /// `tsc_khz=`, for a machine without kvmclock
     pub tsc_khz: Option<u64>,
+    /// `disk=`, bytes of the first disk to work on besides
+    pub disk: Option<u64>,
+    /// `net=echo`: send datagrams back that come to the first network card
+    pub echo: bool,
     /// `corrupt_ms=`, milliseconds after the fill
     pub corrupt_ms: Option<u64>,
     /// `run_ms=`, milliseconds after the fill
@@ -105,6 +109,8 @@ impl Options {
             seed: 1,
             cpus: None,
             tsc_khz: None,
+            disk: None,
+            echo: false,
             corrupt_ms: None,
             run_ms: None,
         };
@@ -159,6 +165,9 @@ impl Options {
             "tsc_khz" => {
                 self.tsc_khz = Some(number(1_000..=100_000_000, "kHz, 1000 to 100000000")?)
             }
+            "disk" => self.disk = Some(size(value, DISK_MIN).ok_or(bad(DISK_WANTED))?),
+            "net" if value == "echo" => self.echo = true,
+            "net" => return Err(bad("echo")),
             "corrupt_ms" => self.corrupt_ms = Some(number(0..=MS_MAX, "milliseconds")?),
             "run_ms" => self.run_ms = Some(number(0..=MS_MAX, "milliseconds")?),
             _ => return Err(bad(KEYS)),
@@ -189,12 +198,14 @@ impl fmt::Display for BadOption<'_> {
 /// Enough for each of 8 CPUs to have pages and buckets of its own.
 pub const FILL_MIN: u64 = 1 << 20;
 const HOT_MIN: u64 = 64 << 10;
+const DISK_MIN: u64 = 64 << 10;
 const FILL_WANTED: &str = "module, or a size with K, M or G, at least 1M";
 const WORKLOADS: &str = "idle, kv, rewrite, stream, churn or graph";
 const HOT_WANTED: &str = "a size with K, M or G, at least 64K";
+const DISK_WANTED: &str = "a size with K, M or G, at least 64K";
 const MS_MAX: u64 = 1_000_000_000;
 const KEYS: &str =
-    "workload fill hot rate writes order freed scan seed cpus tsc_khz corrupt_ms run_ms";
+    "workload fill hot rate writes order freed scan seed cpus tsc_khz disk net corrupt_ms run_ms";
 
 /// Digits alone: `parse` would also take a sign.
 fn decimal(text: &str) -> Option<u64> {
@@ -229,7 +240,7 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let options = parse(
-            "workload=idle fill=2G hot=64M rate=0 writes=7 order=uniform freed=zeroed scan=9 seed=3 cpus=2 tsc_khz=2000000 corrupt_ms=5 run_ms=6",
+            "workload=idle fill=2G hot=64M rate=0 writes=7 order=uniform freed=zeroed scan=9 seed=3 cpus=2 tsc_khz=2000000 disk=1M net=echo corrupt_ms=5 run_ms=6",
         );
         let expected = Options {
             workload: Workload::Idle,
@@ -243,6 +254,8 @@ mod tests {
             seed: 3,
             cpus: Some(2),
             tsc_khz: Some(2_000_000),
+            disk: Some(1 << 20),
+            echo: true,
             corrupt_ms: Some(5),
             run_ms: Some(6),
         };

@@ -11,6 +11,7 @@
 //! - [`share`]: one processor's pages with the versions they must have
 //! - [`vary`]: contents like those of another page
 //! - [`scattered`]: a working set
+//! - [`disk`], [`echo`]: blocks on a disk, frames sent back
 //! - [`kv`], [`zipf`]: the hash table and who asks it for what
 //! - [`rewrite`], [`stream`], [`churn`], [`graph`]: the other workloads
 //! - [`work`]: the loop body: what is due now, and when to come back
@@ -26,6 +27,8 @@ pub mod churn;
 pub mod clock;
 pub mod cmdline;
 pub mod contents;
+pub mod disk;
+pub mod echo;
 mod generate;
 pub mod graph;
 pub mod kv;

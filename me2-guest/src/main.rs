@@ -20,7 +20,10 @@ use me2_guest::sizes::Sizes;
 
 use crate::machine::clock::Clock;
 use crate::machine::cpu::{self, Exit};
+use crate::machine::disk::Disk;
+use crate::machine::net::Net;
 use crate::machine::plan::Plan;
+use crate::machine::run::Polled;
 use crate::machine::serial::{print_line, refuse};
 use crate::machine::{memory, run, smp};
 
@@ -46,6 +49,8 @@ fn first_cpu() -> ! {
     let mut free = boot.ram;
     memory::reserve(&mut free, &boot);
     memory::map(&boot.ram, &mut free);
+    let disk = options.disk.map(|bytes| Disk::open(bytes, &mut free));
+    let net = options.echo.then(|| Net::open(&mut free));
     let mut clock = Clock::new(0, options.tsc_khz);
     let cpus = start_others(&options, &boot.ram, &mut free, &mut clock);
     Plan {
@@ -59,7 +64,7 @@ fn first_cpu() -> ! {
     }
     .place()
     .publish();
-    run::fill_and_run(0, clock)
+    run::fill_and_run(0, clock, Polled { disk, net })
 }
 
 /// Starts the CPUs asked for; how many there are then. Not having been asked, it makes do with one.

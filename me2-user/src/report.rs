@@ -10,12 +10,13 @@ mod human;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The version of the document's shape; it grows when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The report of one migration. [`Default`] is that of one that failed before it began.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// [`SCHEMA_VERSION`]; the first field of the document.
     pub schema_version: u32,
@@ -47,7 +48,7 @@ pub struct Report {
     pub ram: Ram,
     /// All bytes that QUIC sent from the source, headers and retransmissions included.
     pub wire_bytes: u64,
-    /// How the pages were encoded.
+    /// How the pages were encoded: how many in which way.
     pub codec: Codec,
     /// What the encoding cost and gained.
     pub encoding: Encoding,
@@ -71,7 +72,7 @@ pub struct Report {
 }
 
 /// How a migration ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The VM runs at the destination, every page is there.
@@ -85,7 +86,9 @@ pub enum Status {
 }
 
 /// How the memory travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// A short pre-copy of what is useful, then post-copy of the rest.
@@ -100,7 +103,7 @@ pub enum Mode {
 }
 
 /// How the downtime was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DowntimeSource {
     /// Both ends on one host: one monotonic clock.
@@ -110,7 +113,7 @@ pub enum DowntimeSource {
 }
 
 /// The parts of the downtime, in their order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Downtime {
     /// From the request until the last vCPU has stopped; the downtime begins only then.
     pub stop_ms: f64,
@@ -125,7 +128,7 @@ pub struct Downtime {
 }
 
 /// The guest's memory.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Ram {
     /// The size of one page.
     pub page_size_bytes: u64,
@@ -145,8 +148,8 @@ pub struct Ram {
     pub sent_logical_bytes: u64,
 }
 
-/// Pages sent by the way they were encoded.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// What was sent, by the way in which pages were encoded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Codec {
     /// As nothing but "zero".
     pub zero: u64,
@@ -163,18 +166,22 @@ pub struct Codec {
 }
 
 /// The encoding of all pages together.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Encoding {
     /// Before chunks were compressed.
     pub plain_bytes: u64,
     /// As they were sent.
     pub encoded_bytes: u64,
+    /// The same by codec. Chunks are compressed as a whole: the bytes of each are shared out by what
+    /// its records have before that, and rounded down.
+    #[serde(default)]
+    pub by_codec: Codec,
     /// The time of all encoders together.
     pub busy_ms: f64,
 }
 
 /// What was found out about the memory before the first page was sent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explore {
     /// How long it took: starting the dirty log, and what followed the set-up.
     pub time_ms: f64,
@@ -196,7 +203,7 @@ pub struct Explore {
 }
 
 /// What exploration cost the guest.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GuestCost {
     /// How often the dirty log was looked at, besides between passes.
     pub looks: u64,
@@ -207,7 +214,7 @@ pub struct GuestCost {
 }
 
 /// What the guest was working with, reads included.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkingSet {
     /// Pages that it used.
     pub pages: u64,
@@ -222,7 +229,7 @@ pub struct WorkingSet {
 }
 
 /// The passes of the pre-copy.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Precopy {
     /// How many.
     pub passes: u64,
@@ -236,7 +243,7 @@ pub struct Precopy {
 }
 
 /// Page records that were not sent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SendsSaved {
     /// Written during a pass, but before the page's turn had come: sent once, as it was by then.
     pub written_before_sent: u64,
@@ -246,7 +253,7 @@ pub struct SendsSaved {
 
 /// What a hybrid expected when it switched, from the link, the dirty log, and what pages took that
 /// were sent again.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Switch {
     /// Pages written since they were sent.
     pub pending_pages: u64,
@@ -275,7 +282,7 @@ pub struct Switch {
 }
 
 /// The flight between stop and resume.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Handover {
     /// Its size: state, versions, pages.
     pub bytes: u64,
@@ -296,7 +303,7 @@ pub struct Handover {
 }
 
 /// What happened after the resume.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Postcopy {
     /// Accesses that had to wait for a missing page.
     pub faults: u64,
@@ -317,7 +324,7 @@ pub struct Postcopy {
 }
 
 /// What the guest touched first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TouchedFirstSecond {
     /// Pages, each counted once.
     pub pages: u64,
@@ -325,8 +332,8 @@ pub struct TouchedFirstSecond {
     pub present: u64,
 }
 
-/// Quantiles over all faults, in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// The distribution over all faults, in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaultLatency {
     /// The median.
     pub p50: u64,
@@ -334,10 +341,14 @@ pub struct FaultLatency {
     pub p99: u64,
     /// The longest.
     pub max: u64,
+    /// All of them: so long at most, longer than those of the pair before, and how many faults that
+    /// were. Empty, too, if the destination was a me2 that does not tell.
+    #[serde(default)]
+    pub buckets: Vec<[u64; 2]>,
 }
 
 /// The guest's own account: operations a second.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Guest {
     /// Before the migration; null if the guest does not tell.
     pub rate_before: Option<f64>,
@@ -346,7 +357,7 @@ pub struct Guest {
 }
 
 /// What the probes did.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Ebpf {
     /// Whether any probe was attached.
     pub attached: bool,
@@ -365,7 +376,7 @@ pub struct Ebpf {
 }
 
 /// The link, as QUIC saw it at the source.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Link {
     /// The smoothed round trip at the end.
     pub rtt_ms: f64,
@@ -384,7 +395,7 @@ pub struct Link {
 }
 
 /// The comparison of both copies of the memory.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verify {
     /// Hashed and compared, plus proved holes.
     pub pages: u64,
@@ -392,6 +403,13 @@ pub struct Verify {
     pub mismatched_pages: u64,
     /// Whether the real memory was hashed, with the vCPUs held.
     pub full: bool,
+}
+
+impl Codec {
+    /// All together.
+    pub fn sum(&self) -> u64 {
+        self.zero + self.rle + self.delta + self.reference + self.zstd + self.raw
+    }
 }
 
 impl Report {

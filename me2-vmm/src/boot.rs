@@ -1,33 +1,29 @@
-//! Booting by the PVH protocol: any ELF with the note `XEN_ELFNOTE_PHYS32_ENTRY`, entered in
-//! 32-bit protected mode without paging, with the start-info page's address in EBX.
-//! Source: Xen, docs/misc/pvh.pandoc.
+//! Booting a kernel: by the PVH protocol if it is an ELF ([`pvh`]), by that of Linux if it is a
+//! bzImage ([`linux`]). Both enter it in 32-bit protected mode without paging, and tell it of RAM,
+//! of its command line and of one module; processors, devices and interrupts are in the tables of [`acpi`].
+
+mod acpi;
+mod linux;
+mod pvh;
 
 use std::{
     fmt,
     fs::File,
     io::{self, Read},
+    ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
-use linux_loader::{
-    configurator::{BootConfigurator, BootParams, pvh::PvhBootConfigurator},
-    loader::{
-        Elf, KernelLoader,
-        elf::{
-            PvhBootCapability,
-            start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info},
-        },
-    },
-};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use vm_memory::{Bytes, GuestAddress};
 
-use crate::memory::GuestMemory;
+use crate::{layout::RamLayout, machine::MmioDevice, memory::GuestMemory};
 
 /// What to start.
 #[derive(Debug)]
 pub struct BootSource {
-    /// The PVH ELF.
+    /// A PVH ELF, or a bzImage.
     pub kernel: Kernel,
     /// A module for it (an initrd, for Linux).
     pub initrd: Option<BootFile>,
@@ -35,7 +31,7 @@ pub struct BootSource {
     pub command_line: String,
 }
 
-/// Where the kernel's ELF is.
+/// Where the kernel is.
 #[derive(Debug)]
 pub enum Kernel {
     /// A file.
@@ -83,8 +79,13 @@ pub enum BootError {
         #[source]
         source: io::Error,
     },
-    /// The kernel is no ELF, or does not fit.
-    #[error("cannot load {kernel} (is it an ELF that fits into the VM's memory?)")]
+    /// The kernel is of no known kind.
+    #[error(
+        "{0} is no kernel that can be booted: give a Linux bzImage (vmlinuz) or a PVH ELF (vmlinux)"
+    )]
+    NoKernel(String),
+    /// The kernel is damaged, or does not fit.
+    #[error("cannot load {kernel} (is it whole, and does it fit into the VM's memory?)")]
     Load {
         /// The file.
         kernel: String,
@@ -95,6 +96,22 @@ pub enum BootError {
     /// The kernel has no PVH entry point.
     #[error("{0} has no PVH entry point (note XEN_ELFNOTE_PHYS32_ENTRY)")]
     NotPvh(String),
+    /// A bzImage that does not say what is needed to place it.
+    #[error("{kernel} has boot protocol {version:#06x}: Linux 2.6.31 (0x020a) or later is needed")]
+    TooOld {
+        /// The file.
+        kernel: String,
+        /// Its version of the protocol.
+        version: u16,
+    },
+    /// The kernel does not fit once it has unpacked itself.
+    #[error("{kernel} needs the memory up to byte {bytes}: more --memory is needed")]
+    KernelTooLarge {
+        /// The file.
+        kernel: String,
+        /// Where it ends.
+        bytes: u64,
+    },
     /// The module does not fit.
     #[error("the initrd of {bytes} bytes does not fit behind the kernel: more --memory is needed")]
     InitrdTooLarge {
@@ -102,91 +119,120 @@ pub enum BootError {
         bytes: u64,
     },
     /// The command line is too long.
-    #[error("the command line has {0} bytes; the limit is {COMMAND_LINE_BYTES_MAX}")]
-    CommandLine(usize),
+    #[error("the command line has {bytes} bytes; this kernel takes {limit}")]
+    CommandLine {
+        /// Its length.
+        bytes: usize,
+        /// The longest.
+        limit: usize,
+    },
     /// Guest memory could not be written.
     #[error("cannot write boot data into guest memory")]
     Write(#[source] vm_memory::GuestMemoryError),
-    /// The start-info page could not be written.
-    #[error("cannot write the start-info page")]
-    StartInfo(#[source] linux_loader::configurator::Error),
+    /// What the kernel is told could not be written.
+    #[error("cannot write the kernel's boot parameters")]
+    Parameters(#[source] linux_loader::configurator::Error),
 }
 
 /// Longest command line in bytes.
 pub const COMMAND_LINE_BYTES_MAX: usize = 4095;
 
-const START_INFO: GuestAddress = GuestAddress(0x6000);
-const MEMORY_MAP: GuestAddress = GuestAddress(0x7000);
-const MODULE_LIST: GuestAddress = GuestAddress(0x6040);
 const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
 const KERNEL_START: GuestAddress = GuestAddress(0x10_0000);
 /// End of conventional memory; up to 1 MiB lies what PCs use for firmware and video.
 const LOW_MEMORY_END: u64 = 0x9_fc00;
-const START_MAGIC: u32 = 0x336e_c578;
 const E820_RAM: u32 = 1;
+const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
 
 /// Loads kernel, module and boot data; gives the registers with which vCPU 0 starts.
-pub(crate) fn load(memory: &GuestMemory, source: &BootSource) -> Result<Entry, BootError> {
-    let command_line = source.command_line.as_bytes();
-    if command_line.len() > COMMAND_LINE_BYTES_MAX {
-        return Err(BootError::CommandLine(command_line.len()));
-    }
-    let loaded = match &source.kernel {
-        Kernel::File(kernel) => {
-            Elf::load(memory.guest(), None, &mut &kernel.file, Some(KERNEL_START))
-        }
-        Kernel::Builtin(bytes) => Elf::load(
-            memory.guest(),
-            None,
-            &mut io::Cursor::new(bytes),
-            Some(KERNEL_START),
-        ),
-    }
-    .map_err(|error| BootError::Load {
-        kernel: source.kernel.to_string(),
-        source: error,
-    })?;
-    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
-        return Err(BootError::NotPvh(source.kernel.to_string()));
+pub(crate) fn load(
+    memory: &GuestMemory,
+    source: &BootSource,
+    cpus: u8,
+    devices: &[MmioDevice],
+) -> Result<Entry, BootError> {
+    let start = source.kernel.start()?;
+    let is_bzimage = start.get(linux::MAGIC_OFFSET..) == Some(linux::MAGIC);
+    let entry = if start.starts_with(ELF_MAGIC) {
+        pvh::load(memory, source)?
+    } else if is_bzimage {
+        linux::load(memory, source)?
+    } else {
+        return Err(BootError::NoKernel(source.kernel.to_string()));
     };
-    let module = match &source.initrd {
-        Some(file) => Some(load_module(memory, file, loaded.kernel_end)?),
-        None => None,
-    };
-    let guest = memory.guest();
-    guest
-        .write_slice(command_line, COMMAND_LINE)
-        .map_err(BootError::Write)?;
-    guest
-        .write_obj(
-            0u8,
-            GuestAddress(COMMAND_LINE.0 + command_line.len() as u64),
-        )
-        .map_err(BootError::Write)?;
-    write_start_info(memory, module)?;
-    Ok(Entry {
-        instruction: entry.0,
-    })
+    acpi::write(memory, cpus, devices)?;
+    Ok(entry)
 }
 
-/// Puts the module on the first page boundary of 2 MiB behind the kernel.
+impl Kernel {
+    /// As many bytes as it takes to tell what it is, or fewer.
+    fn start(&self) -> Result<Vec<u8>, BootError> {
+        let length = linux::MAGIC_OFFSET + linux::MAGIC.len();
+        match self {
+            Self::Builtin(bytes) => Ok(bytes[..length.min(bytes.len())].to_vec()),
+            Self::File(kernel) => {
+                let mut start = vec![0; length];
+                let read = kernel.file.read_at(&mut start, 0);
+                let read = read.map_err(|source| BootError::File {
+                    path: kernel.path.clone(),
+                    source,
+                })?;
+                start.truncate(read);
+                Ok(start)
+            }
+        }
+    }
+}
+
+/// The stretches of memory that the guest may take for RAM.
+fn ram_map(layout: &RamLayout) -> impl Iterator<Item = Range<u64>> {
+    let slots = layout.slots().iter().map(|slot| {
+        let end = slot.guest_address + slot.size_bytes;
+        slot.guest_address.max(KERNEL_START.0)..end
+    });
+    std::iter::once(0..LOW_MEMORY_END).chain(slots)
+}
+
+fn write_command_line(
+    memory: &GuestMemory,
+    source: &BootSource,
+    limit: usize,
+) -> Result<(), BootError> {
+    let mut line = source.command_line.clone().into_bytes();
+    if line.len() > limit {
+        let bytes = line.len();
+        return Err(BootError::CommandLine { bytes, limit });
+    }
+    line.push(0);
+    let guest = memory.guest();
+    guest
+        .write_slice(&line, COMMAND_LINE)
+        .map_err(BootError::Write)
+}
+
+/// A module in guest memory.
+#[derive(Debug, Clone, Copy)]
+struct Module {
+    start: u64,
+    bytes: u64,
+}
+
+/// Puts the module where `place` has it, which takes the room there is and the module's size.
 fn load_module(
     memory: &GuestMemory,
     module: &BootFile,
-    kernel_end: u64,
-) -> Result<hvm_modlist_entry, BootError> {
+    room: Range<u64>,
+    place: impl FnOnce(&Range<u64>, u64) -> u64,
+) -> Result<Module, BootError> {
     let failed = |source| BootError::File {
         path: module.path.clone(),
         source,
     };
     let mut file = &module.file;
     let bytes = file.metadata().map_err(failed)?.len();
-    let start = kernel_end.next_multiple_of(2 << 20);
-    let end = memory.layout().slots()[0].size_bytes;
-    if start
-        .checked_add(bytes)
-        .is_none_or(|module_end| module_end > end)
-    {
+    let start = place(&room, bytes);
+    let end = start.checked_add(bytes);
+    if start < room.start || end.is_none_or(|end| end > room.end) {
         return Err(BootError::InitrdTooLarge { bytes });
     }
     let mut at = start;
@@ -206,63 +252,41 @@ fn load_module(
         at += len as u64;
         left -= len as u64;
     }
-    Ok(hvm_modlist_entry {
-        paddr: start,
-        size: bytes,
-        ..Default::default()
-    })
-}
-
-fn write_start_info(
-    memory: &GuestMemory,
-    module: Option<hvm_modlist_entry>,
-) -> Result<(), BootError> {
-    let ram = |addr, size| hvm_memmap_table_entry {
-        addr,
-        size,
-        type_: E820_RAM,
-        reserved: 0,
-    };
-    let mut map = vec![ram(0, LOW_MEMORY_END)];
-    for slot in memory.layout().slots() {
-        let start = slot.guest_address.max(KERNEL_START.0);
-        map.push(ram(start, slot.guest_address + slot.size_bytes - start));
-    }
-    let info = hvm_start_info {
-        magic: START_MAGIC,
-        version: 1,
-        cmdline_paddr: COMMAND_LINE.0,
-        memmap_paddr: MEMORY_MAP.0,
-        memmap_entries: map.len() as u32,
-        nr_modules: u32::from(module.is_some()),
-        modlist_paddr: if module.is_some() { MODULE_LIST.0 } else { 0 },
-        ..Default::default()
-    };
-    let mut parameters = BootParams::new(&info, START_INFO);
-    parameters.set_sections(&map, MEMORY_MAP);
-    if let Some(module) = module {
-        parameters.set_modules(&[module], MODULE_LIST);
-    }
-    PvhBootConfigurator::write_bootparams(&parameters, memory.guest())
-        .map_err(BootError::StartInfo)?;
-    debug_assert!(memory.guest().check_address(START_INFO).is_some());
-    Ok(())
+    Ok(Module { start, bytes })
 }
 
 /// Where vCPU 0 starts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     instruction: u64,
+    protocol: Protocol,
+}
+
+/// How the kernel finds what it is told.
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Pvh {
+        start_info: u64,
+    },
+    Linux {
+        parameters: u64,
+        descriptors: u64,
+        descriptors_bytes: u16,
+    },
 }
 
 impl Entry {
     pub(crate) fn registers(&self) -> kvm_regs {
-        kvm_regs {
+        let mut registers = kvm_regs {
             rip: self.instruction,
-            rbx: START_INFO.0,
             rflags: 2,
             ..Default::default()
+        };
+        match self.protocol {
+            Protocol::Pvh { start_info } => registers.rbx = start_info,
+            Protocol::Linux { parameters, .. } => registers.rsi = parameters,
         }
+        registers
     }
 
     /// Flat 32-bit segments, protected mode, no paging.
@@ -281,8 +305,23 @@ impl Entry {
         const CODE: u8 = 0xb;
         const DATA: u8 = 0x3;
         const BUSY_TSS: u8 = 0xb;
-        sregs.cs = flat(CODE, 0x8);
-        sregs.ds = flat(DATA, 0x10);
+        let first_selector = match self.protocol {
+            Protocol::Pvh { .. } => 0x8,
+            Protocol::Linux {
+                descriptors,
+                descriptors_bytes,
+                ..
+            } => {
+                sregs.gdt = kvm_dtable {
+                    base: descriptors,
+                    limit: descriptors_bytes - 1,
+                    ..Default::default()
+                };
+                0x10
+            }
+        };
+        sregs.cs = flat(CODE, first_selector);
+        sregs.ds = flat(DATA, first_selector + 0x8);
         sregs.es = sregs.ds;
         sregs.fs = sregs.ds;
         sregs.gs = sregs.ds;
@@ -291,7 +330,7 @@ impl Entry {
             // As after a reset, and as other VMMs have it: what lies there is an I/O bitmap of zeros,
             // which lets a guest's ring 3 use ports before it has a task state segment of its own.
             limit: 0xffff,
-            selector: 0x18,
+            selector: first_selector + 0x10,
             type_: BUSY_TSS,
             present: 1,
             ..Default::default()
@@ -304,32 +343,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layout::RamLayout;
-
-    #[test]
-    fn what_is_no_pvh_elf_is_refused() {
-        let memory = GuestMemory::new(RamLayout::new(16 << 20).unwrap()).unwrap();
-        let source = |kernel, command_line: String| BootSource {
-            kernel,
-            initrd: None,
-            command_line,
-        };
-        let garbage = source(
-            Kernel::Builtin(b"not an ELF at all, just text that is long enough"),
-            String::new(),
-        );
-        assert!(matches!(
-            load(&memory, &garbage),
-            Err(BootError::Load { .. })
-        ));
-        let absent = BootFile::open(Path::new("/nonexistent"));
-        assert!(matches!(absent, Err(BootError::File { .. })));
-        let long = source(Kernel::Builtin(b""), "x".repeat(5000));
-        assert!(matches!(
-            load(&memory, &long),
-            Err(BootError::CommandLine(5000))
-        ));
-    }
-}
+mod tests;

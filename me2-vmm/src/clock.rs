@@ -31,9 +31,28 @@ pub fn boot_id() -> [u8; 16] {
     id
 }
 
+/// Whether this host's wall clock follows a reference, by what the kernel was told last.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn is_synchronised() -> std::io::Result<bool> {
+    // SAFETY: all zeros are a valid `timex`, and one that asks for no change.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` lives across the call.
+    match unsafe { libc::adjtimex(&raw mut state) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(state.status & libc::STA_UNSYNC == 0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whether_the_clock_follows_another_is_told_to_everybody() {
+        assert_eq!(is_synchronised().unwrap(), is_synchronised().unwrap());
+    }
 
     #[test]
     fn the_boot_is_identified() {

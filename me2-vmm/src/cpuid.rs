@@ -1,6 +1,8 @@
 //! What the guest sees of the processor, and whether another host can offer the same.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+};
 use kvm_ioctls::Kvm;
 use vmm_sys_util::errno;
 
@@ -9,6 +11,12 @@ use crate::machine::CpuidLeaf;
 /// Bit of CPUID.1:ECX for nested VMX, and of CPUID.80000001:ECX for nested SVM.
 const VMX_1_ECX: u32 = 1 << 5;
 const SVM_8000_0001_ECX: u32 = 1 << 2;
+/// Bit of CPUID.1:ECX: the processor is a virtual one.
+const HYPERVISOR_1_ECX: u32 = 1 << 31;
+
+/// Bit of CPUID.1:EDX: the package has several processors.
+const HTT_1_EDX: u32 = 1 << 28;
+const LAST_CACHE_LEVEL: u32 = 3;
 
 /// Everything that KVM can offer on this host and that can be moved: nested virtualisation has
 /// state of its own, which does not travel, so no guest is offered it.
@@ -17,8 +25,16 @@ pub fn supported(kvm: &Kvm) -> Result<Vec<CpuidLeaf>, errno::Error> {
     Ok(cpuid
         .as_slice()
         .iter()
-        .map(|entry| without_nesting(entry.into()))
+        .map(|entry| in_a_vm(without_nesting(entry.into())))
         .collect())
+}
+
+/// Says that there is a hypervisor, which KVM leaves to us: without it no guest looks for kvmclock.
+fn in_a_vm(mut leaf: CpuidLeaf) -> CpuidLeaf {
+    if leaf.function == 1 {
+        leaf.ecx |= HYPERVISOR_1_ECX;
+    }
+    leaf
 }
 
 fn without_nesting(mut leaf: CpuidLeaf) -> CpuidLeaf {
@@ -30,30 +46,104 @@ fn without_nesting(mut leaf: CpuidLeaf) -> CpuidLeaf {
     leaf
 }
 
-/// The table for one vCPU: the common leaves with its APIC id filled in.
-pub fn for_vcpu(leaves: &[CpuidLeaf], apic_id: u32) -> Option<CpuId> {
+/// The table for one vCPU: the common leaves with its APIC id and the topology filled in.
+pub fn for_vcpu(leaves: &[CpuidLeaf], apic_id: u32, cpus: u32) -> Option<CpuId> {
+    let topology = Topology { apic_id, cpus };
     let entries: Vec<kvm_cpuid_entry2> = leaves
         .iter()
-        .map(|leaf| {
-            let mut entry = kvm_cpuid_entry2 {
-                function: leaf.function,
-                index: leaf.index,
-                flags: leaf.flags,
-                eax: leaf.eax,
-                ebx: leaf.ebx,
-                ecx: leaf.ecx,
-                edx: leaf.edx,
-                padding: [0; 3],
-            };
-            match leaf.function {
-                1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | apic_id << 24,
-                0xb | 0x1f => entry.edx = apic_id,
-                _ => {}
-            }
-            entry
-        })
+        .filter(|leaf| !matches!(leaf.function, 0xb | 0x1f))
+        .map(|leaf| entry(topology.fill_in(*leaf)))
+        .chain(topology.levels(leaves).into_iter().map(entry))
         .collect();
     CpuId::from_entries(&entries).ok()
+}
+
+fn entry(leaf: CpuidLeaf) -> kvm_cpuid_entry2 {
+    kvm_cpuid_entry2 {
+        function: leaf.function,
+        index: leaf.index,
+        flags: leaf.flags,
+        eax: leaf.eax,
+        ebx: leaf.ebx,
+        ecx: leaf.ecx,
+        edx: leaf.edx,
+        padding: [0; 3],
+    }
+}
+
+/// One package of cores with one thread each, which share the last cache. The host's own topology,
+/// which some leaves have from KVM, would contradict the APIC ids.
+struct Topology {
+    apic_id: u32,
+    cpus: u32,
+}
+
+impl Topology {
+    /// Bits of an APIC id that tell cores apart.
+    fn core_bits(&self) -> u32 {
+        self.cpus.next_power_of_two().trailing_zeros()
+    }
+
+    fn fill_in(&self, mut leaf: CpuidLeaf) -> CpuidLeaf {
+        let others = self.cpus - 1;
+        match leaf.function {
+            1 => {
+                leaf.ebx = leaf.ebx & 0xffff | self.cpus << 16 | self.apic_id << 24;
+                leaf.edx &= !HTT_1_EDX;
+                if others > 0 {
+                    leaf.edx |= HTT_1_EDX;
+                }
+            }
+            // Caches of Intel and of AMD: who shares them, and how many cores there are.
+            4 if leaf.eax & 0x1f != 0 => {
+                leaf.eax = leaf.eax & 0x3fff | self.sharing(leaf.eax) << 14 | others << 26;
+            }
+            0x8000_001d if leaf.eax & 0x1f != 0 => {
+                leaf.eax = leaf.eax & 0x3fff | self.sharing(leaf.eax) << 14;
+            }
+            0x8000_0008 => leaf.ecx = leaf.ecx & !0xf0ff | others | self.core_bits() << 12,
+            0x8000_001e => {
+                leaf.eax = self.apic_id;
+                leaf.ebx = self.apic_id;
+                leaf.ecx = 0;
+            }
+            _ => {}
+        }
+        leaf
+    }
+
+    /// How many others share a cache of this level.
+    fn sharing(&self, cache: u32) -> u32 {
+        let level = cache >> 5 & 7;
+        if level < LAST_CACHE_LEVEL {
+            0
+        } else {
+            self.cpus - 1
+        }
+    }
+
+    /// Leaf 0xb, where the processor has it: threads of a core, cores of the package, nothing more.
+    fn levels(&self, leaves: &[CpuidLeaf]) -> Vec<CpuidLeaf> {
+        if !leaves.iter().any(|leaf| leaf.function == 0xb) {
+            return Vec::new();
+        }
+        const THREADS: u32 = 1;
+        const CORES: u32 = 2;
+        let level = |index, shift, count, kind: u32| CpuidLeaf {
+            function: 0xb,
+            index,
+            flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+            eax: shift,
+            ebx: count,
+            ecx: kind << 8 | index,
+            edx: self.apic_id,
+        };
+        vec![
+            level(0, 0, 1, THREADS),
+            level(1, self.core_bits(), self.cpus, CORES),
+            level(2, 0, 0, 0),
+        ]
+    }
 }
 
 /// A register of a leaf in which each bit is a feature.
@@ -142,9 +232,41 @@ mod tests {
     }
 
     #[test]
-    fn each_vcpu_has_its_apic_id() {
-        let table = for_vcpu(&[leaf(1, 0), leaf(0xb, 0)], 3).unwrap();
-        assert_eq!(table.as_slice()[0].ebx >> 24, 3);
-        assert_eq!(table.as_slice()[1].edx, 3);
+    fn each_vcpu_has_its_apic_id_and_its_place() {
+        let cache = |level: u32| CpuidLeaf {
+            eax: 1 | level << 5 | u32::MAX << 14,
+            ..leaf(4, 0)
+        };
+        let leaves = [
+            leaf(1, 0),
+            cache(1),
+            cache(3),
+            leaf(0xb, 0),
+            leaf(0x8000_0008, 0),
+            leaf(0x8000_001e, 0),
+        ];
+        let table = for_vcpu(&leaves, 3, 6).unwrap();
+        let find = |function, nth| {
+            let mut found = table.as_slice().iter().filter(|e| e.function == function);
+            *found.nth(nth).unwrap()
+        };
+        assert_eq!(find(1, 0).ebx >> 16, 3 << 8 | 6);
+        assert_eq!(find(1, 0).edx, HTT_1_EDX);
+        assert_eq!(
+            (find(4, 0).eax >> 14, find(4, 1).eax >> 14),
+            (5 << 12, 5 << 12 | 5)
+        );
+        let [threads, cores, end] = [0, 1, 2].map(|nth| find(0xb, nth));
+        assert_eq!((threads.ecx, threads.eax, threads.ebx), (1 << 8, 0, 1));
+        assert_eq!((cores.ecx, cores.eax, cores.ebx), (2 << 8 | 1, 3, 6));
+        assert_eq!([threads.edx, cores.edx, end.edx], [3; 3]);
+        assert_eq!(find(0x8000_0008, 0).ecx, 3 << 12 | 5);
+        assert_eq!(find(0x8000_001e, 0).eax, 3);
+    }
+
+    #[test]
+    fn the_guest_knows_that_it_is_one() {
+        assert_eq!(in_a_vm(leaf(1, 0)).ecx, HYPERVISOR_1_ECX);
+        assert_eq!(in_a_vm(leaf(7, 0)).ecx, 0);
     }
 }

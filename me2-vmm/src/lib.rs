@@ -3,6 +3,7 @@
 //! - [`vm`]: a VM: built from a [`machine`] document, booted ([`boot`]) or restored ([`state`]).
 //! - [`memory`], [`layout`]: guest memory, and how its pages are numbered.
 //! - [`vcpu`]: threads that run the guest, and how they are stopped.
+//! - [`devices`]: serial port, disks, network cards and other virtio devices.
 //! - [`dirty`], [`pagemap`]: what was written, and what is populated at all.
 //! - [`staging`], [`paging`]: the destination's side: pages that wait, and pages that are missing.
 //!
@@ -12,9 +13,10 @@
 pub mod boot;
 pub mod clock;
 pub mod cpuid;
-mod devices;
+pub mod devices;
 pub mod dirty;
 mod ioctls;
+mod last_state;
 pub mod layout;
 pub mod machine;
 pub mod mapping;
@@ -27,3 +29,4 @@ pub mod vcpu;
 pub mod vm;
 
 pub use devices::ConsoleSink;
+pub use last_state::LastState;

@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{LayoutError, RamLayout};
 
+pub mod devices;
+
+pub use devices::{BlockDocument, DeviceDocument, DeviceKind, MmioDevice};
+
 /// The version written here; others are refused.
-pub const MACHINE_VERSION: u32 = 1;
+pub const MACHINE_VERSION: u32 = 2;
 /// Largest document in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 256 << 10;
 /// Most vCPUs of a VM.
@@ -36,6 +40,15 @@ pub enum MachineError {
     /// More CPUID entries than any processor has.
     #[error("{0} CPUID entries, more than the limit")]
     Cpuid(usize),
+    /// More devices than there is room for.
+    #[error("{0} devices: at most {max}", max = devices::DEVICES_MAX)]
+    Devices(usize),
+    /// A device's name that cannot be used, or that another has.
+    #[error("device name {0:?}: 1 to 64 of A-Z a-z 0-9 . _ -, and each name once")]
+    DeviceName(String),
+    /// A disk's path or size that cannot be.
+    #[error("disk {0}: its path must be absolute, its size one sector or more")]
+    Disk(String),
     /// A RAM size that cannot be laid out.
     #[error(transparent)]
     Memory(#[from] LayoutError),
@@ -88,6 +101,8 @@ pub struct MachineDocument {
     pub tsc_khz: u32,
     /// Whether the built-in workload guest runs in it, whose reports me2 can read.
     pub builtin_guest: bool,
+    /// Its virtio devices, in the order in which the guest finds them.
+    pub devices: Vec<DeviceDocument>,
 }
 
 impl MachineDocument {
@@ -116,9 +131,7 @@ impl MachineDocument {
         if self.version != MACHINE_VERSION {
             return Err(MachineError::Version(self.version));
         }
-        let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(good)
-        {
+        if !is_good_name(&self.name) {
             return Err(MachineError::Name(
                 self.name.chars().take(NAME_BYTES_MAX).collect(),
             ));
@@ -129,16 +142,22 @@ impl MachineDocument {
         if self.cpuid.len() > CPUID_ENTRIES_MAX {
             return Err(MachineError::Cpuid(self.cpuid.len()));
         }
+        devices::check(&self.devices)?;
         self.layout()?;
         Ok(())
     }
+}
+
+fn is_good_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(good)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn document() -> MachineDocument {
+    pub(super) fn document() -> MachineDocument {
         MachineDocument {
             version: MACHINE_VERSION,
             name: "vm-1".into(),
@@ -147,6 +166,7 @@ mod tests {
             cpuid: vec![],
             tsc_khz: 2_000_000,
             builtin_guest: true,
+            devices: vec![],
         }
     }
 
@@ -166,8 +186,8 @@ mod tests {
             MachineDocument::from_json(&document.to_json()).unwrap_err()
         };
         assert!(matches!(
-            refused(|d| d.version = 2),
-            MachineError::Version(2)
+            refused(|d| d.version = 1),
+            MachineError::Version(1)
         ));
         assert!(matches!(
             refused(|d| d.name = "../x".into()),

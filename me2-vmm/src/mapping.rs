@@ -53,6 +53,12 @@ impl AnonymousMapping {
         self.advise(bytes, libc::MADV_POPULATE_WRITE);
     }
 
+    /// Gives these bytes, whole pages, back: they take no memory and read as zero until they are
+    /// written.
+    pub(crate) fn give_back(&self, bytes: Range<usize>) {
+        self.advise(bytes, libc::MADV_DONTNEED);
+    }
+
     /// Makes every other view of these bytes, whole pages, forget how it maps them: a VM that runs
     /// in them faults on its next access to each page. What they hold, and what this process may do
     /// with them, stays as it is.
@@ -87,7 +93,8 @@ impl AnonymousMapping {
 
     fn advise(&self, bytes: Range<usize>, advice: libc::c_int) {
         assert!(bytes.start <= bytes.end && bytes.end <= self.len);
-        // SAFETY: the range lies in this mapping; neither advice changes what it contains.
+        // SAFETY: the range lies in this mapping, plain memory, and stays mapped; only `give_back`
+        // changes what it contains, which nobody has references into.
         let result = unsafe {
             libc::madvise(
                 self.start.as_ptr().add(bytes.start).cast(),

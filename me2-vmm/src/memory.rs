@@ -8,11 +8,16 @@
 //! What this module is not: it knows nothing of userfaultfd. While pages are missing
 //! ([`crate::paging`]), reading here would block, so only a VM whose memory is whole is read.
 
-use std::{io, num::NonZeroUsize, ops::Range, sync::Arc};
+use std::{
+    io,
+    num::NonZeroUsize,
+    ops::Range,
+    sync::{Arc, RwLock},
+};
 
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory,
-    bitmap::AtomicBitmap,
+    bitmap::{AtomicBitmap, Bitmap},
     mmap::{MmapRegionBuilder, MmapRegionError},
 };
 
@@ -51,6 +56,8 @@ pub struct GuestMemory {
     // The views hold raw addresses into the mapping: both live in one value, cloned together.
     view: GuestMemoryView,
     mapping: Arc<AnonymousMapping>,
+    /// Pages may be missing: none is given back meanwhile.
+    keeps_free: Arc<RwLock<bool>>,
 }
 
 impl GuestMemory {
@@ -83,6 +90,7 @@ impl GuestMemory {
             layout,
             view,
             mapping: Arc::new(mapping),
+            keeps_free: Arc::default(),
         })
     }
 
@@ -136,6 +144,34 @@ impl GuestMemory {
     pub fn drop_mappings(&self, pages: Range<PageIndex>) -> io::Result<()> {
         let bytes = pages.start as usize * PAGE_SIZE..pages.end as usize * PAGE_SIZE;
         self.mapping.drop_secondary_mappings(bytes)
+    }
+
+    /// From when pages may be missing until none can be: [`GuestMemory::drop_free`] does nothing. A
+    /// page that was given back would be missing again, and nobody would bring it.
+    pub(crate) fn keep_free_pages(&self, keep: bool) {
+        *self.keeps_free.write().expect("no panics under this lock") = keep;
+    }
+
+    /// Gives pages back to the host that the guest says are free: those that lie whole in these
+    /// bytes. They read as zero from now on, which is a change like any other, and marked.
+    pub fn drop_free(&self, address: u64, bytes: u64) {
+        let keeps_free = self.keeps_free.read().expect("no panics under this lock");
+        let end = address.saturating_add(bytes) / PAGE_SIZE as u64;
+        let first = address.div_ceil(PAGE_SIZE as u64);
+        if *keeps_free || first >= end {
+            return;
+        }
+        for (region, slot) in self.view.iter().zip(self.layout.slots()) {
+            let frames = slot.first_frame()..slot.first_frame() + slot.pages().len() as u64;
+            let (start, end) = (first.max(frames.start), end.min(frames.end));
+            if start < end {
+                let within = (start - frames.start) as usize * PAGE_SIZE;
+                let len = (end - start) as usize * PAGE_SIZE;
+                let from = slot.first_page as usize * PAGE_SIZE + within;
+                self.mapping.give_back(from..from + len);
+                MmapRegion::bitmap(region).mark_dirty(within, len);
+            }
+        }
     }
 
     /// Takes the VMM's own dirty bitmap: the pages that it wrote since the last call, one bit a
@@ -201,5 +237,41 @@ mod tests {
         let mut page = [0; PAGE_SIZE];
         memory.read_page(high as u32, &mut page);
         assert_eq!((page[0], page[1]), (2, 0));
+    }
+
+    #[test]
+    fn free_pages_become_holes_and_are_marked_unless_pages_may_be_missing() {
+        let memory = GuestMemory::new(RamLayout::new((3 << 30) + (4 << 20)).unwrap()).unwrap();
+        let write = |address| {
+            memory
+                .guest()
+                .write_obj(7u8, GuestAddress(address))
+                .unwrap()
+        };
+        let read = |address| {
+            memory
+                .guest()
+                .read_obj::<u8>(GuestAddress(address))
+                .unwrap()
+        };
+        [4096, 8192, 12288, (3 << 30) - 4096, 4 << 30]
+            .into_iter()
+            .for_each(write);
+        memory.take_own_dirty();
+        memory.keep_free_pages(true);
+        memory.drop_free(8192, 4096);
+        assert_eq!(read(8192), 7);
+        memory.keep_free_pages(false);
+        // Whole pages alone, up to the hole below 4 GiB and no further.
+        memory.drop_free(4097, 8191);
+        memory.drop_free((3 << 30) - 4096, 2 << 20);
+        assert_eq!([4096, 8192, 12288].map(read), [7, 0, 7]);
+        assert_eq!([(3 << 30) - 4096, 4 << 30].map(read), [0, 7]);
+        let dirty = memory.take_own_dirty();
+        let marked: u32 = dirty.iter().map(|word| word.count_ones()).sum();
+        assert_eq!((marked, dirty[0]), (2, 1 << 2));
+        memory.drop_free(u64::MAX - 4096, u64::MAX);
+        memory.drop_free(0, 0);
+        assert_eq!(memory.take_own_dirty().iter().max(), Some(&0));
     }
 }

@@ -138,6 +138,7 @@ impl Paging {
 
     /// Makes every page missing. Nothing may be populated yet.
     pub fn register(&self) -> Result<(), PagingError> {
+        self.memory.keep_free_pages(true);
         let len = self.memory.layout().size_bytes() as usize;
         self.userfault
             .uffd
@@ -156,7 +157,11 @@ impl Paging {
         self.userfault
             .uffd
             .unregister(start.cast(), pages.len() * PAGE_SIZE)
-            .map_err(PagingError::Register)
+            .map_err(PagingError::Register)?;
+        if pages.len() == self.memory.layout().page_count() as usize {
+            self.memory.keep_free_pages(false);
+        }
+        Ok(())
     }
 
     /// Places copies of consecutive pages from `page` on; `content` is whole pages. Gives how many

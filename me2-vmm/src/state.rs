@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
     clock::monotonic_ns,
-    devices::{SERIAL_IRQ, SerialRegisters},
+    devices::{SERIAL_IRQ, SerialRegisters, transport::DeviceState},
     ioctls::{self, SREGS2_BYTES},
     vm::{Vm, VmError, failed},
 };
@@ -42,10 +42,11 @@ enum Kind {
     IntervalTimer = 33,
     Clock = 34,
     Serial = 64,
+    Virtio = 65,
 }
 
 /// Every kind: state that this me2 does not know is refused, never left out.
-const KINDS: [u16; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 32, 33, 34, 64];
+const KINDS: [u16; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 32, 33, 34, 64, 65];
 
 /// The version of every kind, so far.
 const STATE_VERSION: u16 = 1;
@@ -131,7 +132,11 @@ impl Vm {
         }
         let pit = self.fd.get_pit2().map_err(failed("KVM_GET_PIT2"))?;
         blobs.push(blob(Kind::IntervalTimer, 0, pit.as_bytes()));
-        blobs.push(blob(Kind::Serial, 0, &json(&self.devices.save_serial())));
+        blobs.push(blob(Kind::Serial, 0, &json(&self.devices.console.save())));
+        for (index, device) in self.devices.virtio().enumerate() {
+            let state = json(&device.save());
+            blobs.push(blob(Kind::Virtio, index as u16, &state));
+        }
         let clocks = Clocks {
             kvmclock_ns: self.fd.get_clock().map_err(failed("KVM_GET_CLOCK"))?.clock,
             monotonic_ns: monotonic_ns(),
@@ -144,6 +149,7 @@ impl Vm {
     /// Restores state into the stopped VM. Faults on the guest memory that the state refers to.
     pub fn restore(&self, blobs: &[StateBlob], elapsed: Elapsed) -> Result<(), StateError> {
         check(blobs, self.vcpus().count() as u32)?;
+        self.restore_virtio(blobs)?;
         let clocks: Clocks = parse_json(blobs, Kind::Clock)?;
         let elapsed_ns = match elapsed {
             Elapsed::SameHost => monotonic_ns().saturating_sub(clocks.monotonic_ns),
@@ -249,6 +255,7 @@ impl Vm {
         ioctls::set_tsc_offset(&fd, offset).map_err(failed("KVM_SET_DEVICE_ATTR (TSC offset)"))?;
         // Behind the LAPIC and the TSC: the deadline timer's MSR needs both.
         set_msrs(&fd, find(blobs, Kind::Msrs, index)?)?;
+        tell_paused(&fd)?;
         let events: kvm_vcpu_events = parse(blobs, Kind::Events, index)?;
         fd.set_vcpu_events(&events)
             .map_err(failed("KVM_SET_VCPU_EVENTS"))?;
@@ -258,12 +265,29 @@ impl Vm {
         Ok(())
     }
 
+    /// Before anything else: it can be refused, and reads no memory.
+    fn restore_virtio(&self, blobs: &[StateBlob]) -> Result<(), StateError> {
+        let malformed = || StateError::Malformed(Kind::Virtio as u16);
+        let saved = blobs.iter().filter(|blob| blob.kind == Kind::Virtio as u16);
+        if saved.count() != self.devices.virtio().count() {
+            return Err(malformed());
+        }
+        for (index, device) in self.devices.virtio().enumerate() {
+            let state = find(blobs, Kind::Virtio, index as u16)?;
+            let state: DeviceState = serde_json::from_slice(state).map_err(|_| malformed())?;
+            if !device.restore(state) {
+                return Err(malformed());
+            }
+        }
+        Ok(())
+    }
+
     fn restore_serial(&self, registers: SerialRegisters) -> Result<(), StateError> {
         let interrupt = EventFd::new(libc::EFD_CLOEXEC).map_err(VmError::Threads)?;
         self.fd
             .register_irqfd(&interrupt, SERIAL_IRQ)
             .map_err(failed("KVM_IRQFD"))?;
-        let restored = self.devices.restore_serial(interrupt, registers);
+        let restored = self.devices.console.restore(interrupt, registers);
         if restored {
             Ok(())
         } else {
@@ -286,6 +310,10 @@ pub fn check(blobs: &[StateBlob], cpus: u32) -> Result<(), StateError> {
     }
     parse_json::<Clocks>(blobs, Kind::Clock)?;
     parse_json::<SerialRegisters>(blobs, Kind::Serial)?;
+    for device in blobs.iter().filter(|blob| blob.kind == Kind::Virtio as u16) {
+        serde_json::from_slice::<DeviceState>(&device.bytes)
+            .map_err(|_| StateError::Malformed(device.kind))?;
+    }
     for chip in [
         KVM_IRQCHIP_PIC_MASTER,
         KVM_IRQCHIP_PIC_SLAVE,
@@ -400,6 +428,15 @@ fn set_xsave(fd: &VcpuFd, bytes: &[u8], xsave_bytes: usize) -> Result<(), StateE
     // SAFETY: the area is at least as large as KVM_CAP_XSAVE2 said.
     unsafe { fd.set_xsave2(&area) }.map_err(failed("KVM_SET_XSAVE"))?;
     Ok(())
+}
+
+/// Tells a guest that uses kvmclock that it was stopped, so that its watchdogs take the silence for
+/// no lock-up.
+fn tell_paused(fd: &VcpuFd) -> Result<(), StateError> {
+    match fd.kvmclock_ctrl() {
+        Err(error) if error.errno() == libc::EINVAL => Ok(()), // it uses none
+        told => Ok(told.map_err(failed("KVM_KVMCLOCK_CTRL"))?),
+    }
 }
 
 /// All MSRs of the list that the vCPU has, but for the TSC and the wall clock.

@@ -22,7 +22,7 @@ use vmm_sys_util::{
     signal::{Killable, SIGRTMIN, register_signal_handler},
 };
 
-use crate::{clock::monotonic_ns, devices::Devices, layout::PageIndex};
+use crate::{clock::monotonic_ns, devices::Devices, last_state::LastState, layout::PageIndex};
 
 /// Why a VM ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,9 @@ pub enum EndReason {
     Exit(u32),
     /// The guest asked for a reset.
     Reset,
-    /// The guest shut down, or crashed with a triple fault.
+    /// The guest crashed with a triple fault; what its vCPU was at, if KVM still says.
+    TripleFault(Option<LastState>),
+    /// The guest shut down.
     Shutdown,
     /// KVM could not go on.
     Failed(String),
@@ -391,9 +393,12 @@ fn run(fd: &mut VcpuFd, control: &Control, devices: &Devices) -> Option<EndReaso
                 }
             }
             VcpuExit::IoIn(port, data) => devices.port_read(port, data),
-            VcpuExit::MmioRead(_, data) => data.fill(0xff),
-            VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IrqWindowOpen => {}
-            VcpuExit::Shutdown => return Some(EndReason::Shutdown),
+            VcpuExit::MmioRead(address, data) => devices.memory_read(address, data),
+            VcpuExit::MmioWrite(address, data) => devices.memory_write(address, data),
+            VcpuExit::Intr | VcpuExit::IrqWindowOpen => {}
+            VcpuExit::Shutdown => {
+                return Some(EndReason::TripleFault(LastState::read(fd).ok()));
+            }
             VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_RESET, _) => {
                 return Some(EndReason::Reset);
             }

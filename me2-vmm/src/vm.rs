@@ -1,6 +1,6 @@
 //! A VM: KVM's objects, memory, devices and vCPUs together.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Instant};
 
 use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config,
@@ -11,7 +11,11 @@ use vmm_sys_util::{errno, eventfd::EventFd};
 use crate::{
     boot::{self, BootError, BootSource},
     cpuid,
-    devices::{ConsoleSink, Devices, SERIAL_IRQ},
+    devices::{
+        self, ConsoleSink, Devices, SERIAL_IRQ,
+        connections::{ConnectError, Connections},
+        disk::DiskError,
+    },
     dirty::{self, Collect},
     machine::{CpuidLeaf, MACHINE_VERSION, MachineDocument},
     memory::{GuestMemory, MemoryError},
@@ -67,6 +71,9 @@ pub enum VmError {
     /// A thread or an event could not be made.
     #[error("cannot start the VM's threads")]
     Threads(#[source] io::Error),
+    /// A device has nothing to be connected to.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The VM could not be booted.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -110,6 +117,7 @@ impl Host {
             cpuid: cpuid::supported(&self.kvm).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?,
             tsc_khz: self.tsc_khz()?,
             builtin_guest,
+            devices: Vec::new(),
         };
         document.check()?;
         Ok(document)
@@ -117,9 +125,18 @@ impl Host {
 
     /// Whether this host can run the machine of a document.
     pub fn check(&self, document: &MachineDocument) -> Result<(), VmError> {
+        match self.objections(document)?.into_iter().next() {
+            Some(objection) => Err(objection),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything for which this host cannot run the machine of a document.
+    pub fn objections(&self, document: &MachineDocument) -> Result<Vec<VmError>, VmError> {
+        let mut objections = Vec::new();
         let allowed = self.kvm.get_max_vcpus();
         if document.cpus as usize > allowed {
-            return Err(VmError::TooManyCpus {
+            objections.push(VmError::TooManyCpus {
                 asked: document.cpus,
                 allowed,
             });
@@ -128,16 +145,16 @@ impl Host {
             cpuid::supported(&self.kvm).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         let missing = cpuid::missing_features(&document.cpuid, &offered);
         if !missing.is_empty() {
-            return Err(VmError::MissingFeatures(missing));
+            objections.push(VmError::MissingFeatures(missing));
         }
         let offered = self.tsc_khz()?;
         if document.tsc_khz.abs_diff(offered) > offered / TSC_TOLERANCE_DIVISOR {
-            return Err(VmError::TscFrequency {
+            objections.push(VmError::TscFrequency {
                 wanted: document.tsc_khz,
                 offered,
             });
         }
-        Ok(())
+        Ok(objections)
     }
 
     /// The frequency that a vCPU's TSC has without scaling.
@@ -164,13 +181,32 @@ pub struct Vm {
     pub(crate) xsave_bytes: usize,
     memory: GuestMemory,
     document: MachineDocument,
+    connections: Connections,
 }
 
 impl Vm {
-    /// Builds the machine of a document; nothing of its memory is populated, nothing runs.
+    /// Builds the machine of a document without virtio devices.
+    ///
+    /// # Errors
+    /// As of [`Vm::build_with`].
     pub fn build(
         host: &Host,
         document: MachineDocument,
+        console: ConsoleSink,
+        ended: EndHandler,
+    ) -> Result<Self, VmError> {
+        Self::build_with(host, document, Connections::default(), console, ended)
+    }
+
+    /// Builds the machine of a document, with each of its devices connected; nothing of its memory is
+    /// populated, nothing runs.
+    ///
+    /// # Errors
+    /// [`VmError`]: the document asks for what this host cannot offer, or a device has no connection.
+    pub fn build_with(
+        host: &Host,
+        document: MachineDocument,
+        connections: Connections,
         console: ConsoleSink,
         ended: EndHandler,
     ) -> Result<Self, VmError> {
@@ -202,11 +238,13 @@ impl Vm {
         let interrupt = EventFd::new(libc::EFD_CLOEXEC).map_err(VmError::Threads)?;
         fd.register_irqfd(&interrupt, SERIAL_IRQ)
             .map_err(failed("KVM_IRQFD"))?;
-        let devices = Arc::new(Devices::new(interrupt, console));
         let fd = Arc::new(fd);
         let vcpu_fds = create_vcpus(&fd, &document)?;
-        // The userfaultfd, the memory and the VM outlive every vCPU thread.
-        let keep = Arc::new((host.userfault.clone(), memory.clone(), fd.clone()));
+        // The userfaultfd, the memory and the VM outlive every thread of a vCPU or a device.
+        let keep: Arc<dyn std::any::Any + Send + Sync> =
+            Arc::new((host.userfault.clone(), memory.clone(), fd.clone()));
+        let virtio = devices::build(&fd, &document, &connections, &memory, &keep)?;
+        let devices = Arc::new(Devices::new(interrupt, console, virtio));
         let vcpus =
             Vcpus::start(vcpu_fds, devices.clone(), ended, keep).map_err(VmError::Threads)?;
         let msr_list = host
@@ -221,12 +259,14 @@ impl Vm {
             fd,
             memory,
             document,
+            connections,
         })
     }
 
     /// Loads a kernel and points vCPU 0 at it. The VM is still stopped.
     pub fn boot(&self, source: &BootSource) -> Result<(), VmError> {
-        let entry = boot::load(&self.memory, source)?;
+        let cpus = self.document.cpus as u8; // at most CPUS_MAX
+        let entry = boot::load(&self.memory, source, cpus, &self.document.mmio_devices())?;
         let vcpu = self.vcpus.fd(0);
         let sregs = vcpu.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
         vcpu.set_sregs(&entry.special_registers(sregs))
@@ -248,6 +288,76 @@ impl Vm {
     /// Its vCPUs.
     pub fn vcpus(&self) -> &Vcpus {
         &self.vcpus
+    }
+
+    /// Lets vCPUs and devices run (again), once the disks are this VM's. With `arrived`, it did not
+    /// run in this process before: network cards tell the network where it is now.
+    ///
+    /// # Errors
+    /// [`DiskError`]: somebody else has a disk. Nothing runs then.
+    pub fn resume(&self, arrived: bool) -> Result<(), DiskError> {
+        self.acquire_disks()?;
+        for device in self.devices.virtio() {
+            device.worker().resume(arrived);
+        }
+        self.vcpus.resume();
+        Ok(())
+    }
+
+    /// Asks vCPUs and devices to stop, and returns at once.
+    pub fn request_stop(&self) {
+        self.vcpus.request_stop();
+        for device in self.devices.virtio() {
+            device.worker().request_stop();
+        }
+    }
+
+    /// Waits until all are stopped, the devices between two requests; or until `deadline`. Gives the
+    /// time at which the last vCPU left the guest, or `None` at the deadline.
+    pub fn wait_stopped(&self, deadline: Option<Instant>) -> Option<u64> {
+        let stopped_ns = self.vcpus.wait_stopped(deadline)?;
+        let mut devices = self.devices.virtio();
+        let stopped = devices.all(|device| device.worker().wait_stopped(deadline));
+        stopped.then_some(stopped_ns)
+    }
+
+    /// Opens and locks the disks that are not in use here yet.
+    ///
+    /// # Errors
+    /// [`DiskError`]: somebody else has one.
+    pub fn acquire_disks(&self) -> Result<(), DiskError> {
+        let mut disks = self.connections.disks.values();
+        disks.try_for_each(|disk| disk.acquire())
+    }
+
+    /// Waits until what was written so far is on the disks. The VM may run meanwhile.
+    ///
+    /// # Errors
+    /// [`DiskError::Flush`].
+    pub fn flush_disks(&self) -> Result<(), DiskError> {
+        let mut disks = self.connections.disks.values();
+        disks.try_for_each(|disk| disk.flush())
+    }
+
+    /// Flushes the disks of the stopped VM and lets go of their locks: another process may use them.
+    ///
+    /// # Errors
+    /// [`DiskError::Flush`]: [`Vm::resume`] takes back what was let go.
+    pub fn let_go_of_disks(&self) -> Result<(), DiskError> {
+        let mut disks = self.connections.disks.values();
+        disks.try_for_each(|disk| disk.let_go())
+    }
+
+    /// Lets go of the disks for good: the VM will never run here.
+    pub fn give_up_disks(&self) {
+        for disk in self.connections.disks.values() {
+            disk.give_up();
+        }
+    }
+
+    /// Types into the serial port what it has room for; gives how many bytes that were.
+    pub fn type_into_console(&self, bytes: &[u8]) -> usize {
+        self.devices.console.input(bytes)
     }
 
     /// Starts logging writes; what was written before is forgotten.
@@ -279,7 +389,8 @@ fn create_vcpus(fd: &VmFd, document: &MachineDocument) -> Result<Vec<kvm_ioctls:
             let vcpu = fd
                 .create_vcpu(u64::from(index))
                 .map_err(failed("KVM_CREATE_VCPU"))?;
-            let table = cpuid::for_vcpu(&document.cpuid, index).ok_or(VmError::CpuidTable)?;
+            let table = cpuid::for_vcpu(&document.cpuid, index, document.cpus)
+                .ok_or(VmError::CpuidTable)?;
             vcpu.set_cpuid2(&table).map_err(failed("KVM_SET_CPUID2"))?;
             Ok(vcpu)
         })

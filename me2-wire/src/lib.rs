@@ -40,10 +40,13 @@ pub type PageIndex = u32;
 pub type Version = u32;
 
 /// Oldest protocol version that this crate speaks.
-pub const PROTOCOL_VERSION_MIN: u16 = 3;
+pub const PROTOCOL_VERSION_MIN: u16 = 4;
 
 /// Newest protocol version that this crate speaks.
-pub const PROTOCOL_VERSION_MAX: u16 = 3;
+pub const PROTOCOL_VERSION_MAX: u16 = 5;
+
+/// The first version with [`message::ToSource::FaultWaits`].
+pub const FAULT_WAITS_SINCE: u16 = 5;
 
 /// [`page_hash`] of a page of zeros.
 pub const ZERO_PAGE_HASH: u64 = 0x93d7_6fe1_48c6_89ba;

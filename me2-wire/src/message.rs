@@ -10,6 +10,12 @@ use crate::{Version, blob::StateBlob, range::RangeList};
 /// Longest text (a reason, a name) that is taken from a peer, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// Most reasons against a VM that are told.
+pub const REASONS_MAX: usize = 16;
+
+/// Most buckets in which the waits of faults are counted.
+pub const FAULT_WAITS_MAX: usize = 512;
+
 /// Ranges that fit into one message, whatever they are: 10 bytes each at most.
 pub const RANGES_PER_MESSAGE_MAX: usize = 500_000;
 
@@ -47,6 +53,8 @@ pub enum Purpose {
     Migrate,
     /// To go on with a migration whose connection broke.
     Recover,
+    /// To ask whether a VM would be taken, and to bring none.
+    Check,
 }
 
 /// How memory travels.
@@ -241,6 +249,18 @@ pub enum ToSource {
         missing_pages: u64,
         /// Page faults so far that needed the source.
         faults: u64,
+    },
+    /// The answer to a machine that was only asked about.
+    Checked {
+        /// Why it would be refused, for people: at most [`REASONS_MAX`]. None: it would be taken.
+        reasons: Vec<String>,
+    },
+    /// How long faults waited that needed the source, before `Complete`; from version
+    /// [`FAULT_WAITS_SINCE`](crate::FAULT_WAITS_SINCE) on.
+    FaultWaits {
+        /// Up to so many microseconds, and longer than those before; so many faults. At most
+        /// [`FAULT_WAITS_MAX`].
+        buckets: Vec<[u64; 2]>,
     },
 }
 

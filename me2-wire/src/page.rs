@@ -22,7 +22,7 @@ mod decoder;
 mod writer;
 
 pub use decoder::{ChunkDecoder, Record, Records};
-pub use writer::{Base, ChunkCounts, ChunkWriter, CodecSet, Compression, Encoded, Frame};
+pub use writer::{Base, ChunkCounts, ChunkWriter, CodecSet, Compression, Encoded, Frame, PerCodec};
 
 use crate::{
     PAGE_SIZE, PageIndex, Version,

@@ -1,24 +1,30 @@
 //! Where a test takes place.
 
 use std::{
-    cell::Cell,
     fs::File,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use tempfile::TempDir;
 
 use crate::{Migration, Vm, process::by_way_of};
 
+/// Where receivers listen that no test wants elsewhere.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// A private folder with an identity and sockets, and the turn: tests of VMs wait for each other,
 /// across all test programs, because two cores are not enough for two of them.
 pub struct Bench {
     me2: PathBuf,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     config: PathBuf,
-    names: Cell<u32>,
+    names: Arc<AtomicU32>,
     // Dropped last: the next test begins when nothing is left of this one.
     turn: Arc<File>,
 }
@@ -35,7 +41,7 @@ pub struct Guest {
     /// The guest's command line.
     pub cmdline: String,
     /// Further options of `me2 run`.
-    pub options: &'static [&'static str],
+    pub options: Vec<String>,
 }
 
 impl Guest {
@@ -46,7 +52,7 @@ impl Guest {
             cpus: 1,
             kernel: None,
             cmdline: cmdline.to_owned(),
-            options: &[],
+            options: Vec::new(),
         }
     }
 
@@ -56,7 +62,8 @@ impl Guest {
     }
 
     /// The same with further options of `me2 run`.
-    pub fn options(self, options: &'static [&'static str]) -> Self {
+    pub fn options(self, options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
         Self { options, ..self }
     }
 
@@ -87,13 +94,24 @@ impl Bench {
         Self::with_turn(self.me2.clone(), Arc::clone(&self.turn))
     }
 
+    /// The same folder and identity, with another build of `me2`.
+    pub fn with(&self, me2: &Path) -> Self {
+        Self {
+            me2: me2.to_owned(),
+            folder: Arc::clone(&self.folder),
+            config: self.config.clone(),
+            names: Arc::clone(&self.names),
+            turn: Arc::clone(&self.turn),
+        }
+    }
+
     fn with_turn(me2: PathBuf, turn: Arc<File>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bench = Self {
             me2,
             config: folder.path().join("config"),
-            folder,
-            names: Cell::new(0),
+            folder: Arc::new(folder),
+            names: Arc::default(),
             turn,
         };
         bench.ask(&["cert", "create"]);
@@ -194,14 +212,24 @@ impl Bench {
 
     /// The same with further options of `me2 receive`.
     pub fn receive_with(&self, options: &[&str]) -> Vm {
+        self.receive_by_way_of(&[], LOOPBACK, options)
+    }
+
+    /// The same at another address, by a program that becomes `me2` in the end, unless it is empty.
+    pub fn receive_by_way_of(&self, wrapper: &[&str], at: IpAddr, options: &[&str]) -> Vm {
         let name = self.name("vm");
-        Vm::receive(self.me2(&["receive"]), options, &self.runtime(), &name)
+        let mut me2 = self.me2(&["receive"]);
+        if !wrapper.is_empty() {
+            me2 = by_way_of(wrapper, &me2);
+        }
+        Vm::receive(me2, at, options, &self.runtime(), &name)
     }
 
     /// The same with the stranger's identity.
     pub fn receive_stranger(&self) -> Vm {
         let name = self.name("stranger");
-        Vm::receive(self.stranger(&["receive"]), &[], &self.runtime(), &name)
+        let me2 = self.stranger(&["receive"]);
+        Vm::receive(me2, LOOPBACK, &[], &self.runtime(), &name)
     }
 
     /// Has a VM moved to where a receiver is reached; `options` are those of
@@ -257,6 +285,8 @@ impl Bench {
         command
             .args(arguments)
             .env("ME2_CONFIG_DIR", config)
+            // No defaults of this host.
+            .env("ME2_CONFIG", "/dev/null")
             .env("ME2_RUNTIME_DIR", self.runtime())
             // What a test looks for in the log must be there.
             .env_remove("RUST_LOG");
@@ -269,8 +299,7 @@ impl Bench {
     }
 
     fn name(&self, kind: &str) -> String {
-        self.names.set(self.names.get() + 1);
-        format!("{kind}{}", self.names.get())
+        format!("{kind}{}", self.names.fetch_add(1, Relaxed) + 1)
     }
 }
 

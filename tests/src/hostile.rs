@@ -1,15 +1,16 @@
 //! A peer that is trusted, completes TLS, and then does as its script says.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use me2_user::{
-    identity::{Identity, TrustStore},
+    identity::Credentials,
     transport::{
         endpoint::{self, Listener, Peer},
         frames::{Frame, FrameReceiver, message_frame},
     },
 };
 use me2_wire::{
+    PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
     frame::{FrameKind, Header, Preface, StreamKind},
     message::{self, Handover, Hello, PageRequest, Purpose, Scheme, ToDestination, ToSource},
     page::{ChunkWriter, Compression},
@@ -49,10 +50,7 @@ pub enum Step {
 }
 
 /// Who plays a script.
-pub struct Actor {
-    identity: Identity,
-    trust: TrustStore,
-}
+pub struct Actor(Arc<Credentials>);
 
 /// One connection of a script.
 struct Stage {
@@ -70,15 +68,12 @@ impl Actor {
     /// # Panics
     /// If there is none.
     pub fn new(config: &Path) -> Self {
-        Self {
-            identity: Identity::load(config).expect("made before"),
-            trust: TrustStore::load(config).expect("made before"),
-        }
+        Self(Arc::new(Credentials::load(config).expect("made before")))
     }
 
     /// Connects to a receiver, plays, and waits until the receiver is done with it.
     pub async fn attack(&self, target: SocketAddr, script: &[Step]) {
-        let connected = endpoint::connect(target, &self.identity, &self.trust).await;
+        let connected = endpoint::connect(target, &self.0.identity(), self.0.trust()).await;
         let (endpoint, peer) = connected.expect("a trusted peer is let in");
         Stage::new(peer).play(script).await;
         endpoint.wait_idle().await;
@@ -87,7 +82,7 @@ impl Actor {
     /// A destination that listens; play with [`Trap::spring`].
     pub fn listen(&self) -> Trap {
         let any = ([127, 0, 0, 1], 0).into();
-        Trap(Listener::bind(any, &self.identity, &self.trust).expect("a free port"))
+        Trap(Listener::bind(any, self.0.clone()).expect("a free port"))
     }
 }
 
@@ -121,7 +116,7 @@ impl Trap {
         let mut stage = Stage::new(peer);
         stage.accept().await;
         let hello = ToSource::Hello {
-            version: 3,
+            version: PROTOCOL_VERSION_MAX,
             boot_id: [0; 16],
         };
         stage.write(&message_frame(&hello)).await;
@@ -275,8 +270,8 @@ pub fn preface(kind: StreamKind) -> Preface {
 /// An honest hello.
 pub fn hello() -> Hello {
     Hello {
-        version_min: 3,
-        version_max: 3,
+        version_min: PROTOCOL_VERSION_MIN,
+        version_max: PROTOCOL_VERSION_MAX,
         migration: MIGRATION,
         epoch: 1,
         purpose: Purpose::Migrate,

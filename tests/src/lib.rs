@@ -5,11 +5,15 @@
 //! - [`Report`]: what a migration tells of itself, and what must hold for every one that completed
 //! - [`Link`]: a UDP relay between two of them, which cuts, delays and counts
 //! - [`hostile`]: a peer that is trusted and misbehaves
-//! - [`Middle`]: a peer between two of them, which says that pages differ
+//! - [`Middle`]: a peer between two of them, which says that pages differ, or that a machine needs more
+//! - [`Wire`]: two hosts on a network of their own, whose addresses can change
+//! - [`api`]: requests to a process, as any client may make them
 //! - [`Usage`]: what a process holds of the host
+//! - [`ThreadLimit`]: how many threads it may have
 //! - [`Confinement`]: what a process may still do
 //! - [`own_guest`]: a guest that is not the built-in one
-//! - [`faults`]: migrations with failures injected where a seed says; [`soak`]: many without
+//! - [`faults`]: migrations with failures injected where a seed says; [`soak`]: many without;
+//!   [`skew`]: between builds of different age
 //!
 //! Every process ends with the test that started it. Nothing here asserts how long something takes,
 //! beyond a [`PATIENCE`] that is never used up.
@@ -19,7 +23,7 @@
 
 #![forbid(unsafe_code)]
 
-mod api;
+pub mod api;
 mod bench;
 mod confinement;
 pub mod faults;
@@ -30,9 +34,12 @@ mod migration;
 pub mod own_guest;
 mod process;
 mod report;
+pub mod skew;
 pub mod soak;
+mod threads;
 mod usage;
 mod vm;
+mod wire;
 
 use std::{
     fs::OpenOptions,
@@ -47,8 +54,11 @@ pub use middle::Middle;
 pub use migration::{Ended, Migration};
 pub use process::Process;
 pub use report::Report;
+pub use rustix::process::Resource;
+pub use threads::ThreadLimit;
 pub use usage::Usage;
 pub use vm::Vm;
+pub use wire::Wire;
 
 /// How long anything may take before the test fails: far longer than it ever does.
 pub const PATIENCE: Duration = Duration::from_secs(90);

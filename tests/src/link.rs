@@ -34,6 +34,8 @@ pub struct Link {
 struct State {
     has_ended: AtomicBool,
     is_cut: AtomicBool,
+    /// The same for one direction.
+    is_cut_this_way: [AtomicBool; 2],
     /// Cut once so many bytes were delivered in this direction; 0: not by that.
     cut_after: [AtomicU64; 2],
     delay_us: AtomicU64,
@@ -88,6 +90,11 @@ impl Link {
         self.state.is_cut.store(true, Relaxed);
     }
 
+    /// Drops everything that goes this way from now on, and what is on its way.
+    pub fn cut_way(&self, way: Way) {
+        self.state.is_cut_this_way[way as usize].store(true, Relaxed);
+    }
+
     /// Cuts itself once so many bytes (at least 1) were delivered this way in all: what comes next is
     /// dropped already, both ways.
     pub fn cut_after(&self, way: Way, bytes: u64) {
@@ -103,6 +110,9 @@ impl Link {
     pub fn mend(&self) {
         for limit in &self.state.cut_after {
             limit.store(0, Relaxed);
+        }
+        for is_cut in &self.state.is_cut_this_way {
+            is_cut.store(false, Relaxed);
         }
         self.state.is_cut.store(false, Relaxed);
     }
@@ -165,6 +175,10 @@ impl Drop for Link {
 }
 
 impl State {
+    fn is_cut(&self, way: Way) -> bool {
+        self.is_cut.load(Relaxed) || self.is_cut_this_way[way as usize].load(Relaxed)
+    }
+
     fn check_limit(&self, way: Way) {
         let limit = self.cut_after[way as usize].load(Relaxed);
         if limit > 0 && self.delivered_bytes[way as usize].load(Relaxed) >= limit {
@@ -195,7 +209,7 @@ impl Direction {
                 of_thread.check_limit(way);
                 let one_in = of_thread.lost_one_in.load(Relaxed);
                 let is_lost = one_in > 0 && number.is_multiple_of(one_in);
-                if is_lost || of_thread.is_cut.load(Relaxed) {
+                if is_lost || of_thread.is_cut(way) {
                     of_thread.dropped.fetch_add(1, Relaxed);
                     continue;
                 }
@@ -382,6 +396,15 @@ mod tests {
         assert_eq!(ask(&client, &link, b"two"), None);
         crate::wait_until("dropped datagram", || (link.dropped() == 1).then_some(()));
 
+        link.mend();
+        link.cut_way(Way::Back);
+        assert_eq!(ask(&client, &link, b"way"), None);
+        crate::wait_until("datagram that came back", || {
+            (link.dropped() == 2).then_some(())
+        });
+        crate::wait_until("datagram the other way", || {
+            (link.delivered_bytes(Way::Forth) == 11).then_some(())
+        });
         link.mend();
         client
             .set_read_timeout(Some(Duration::from_secs(20)))

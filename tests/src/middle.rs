@@ -1,5 +1,5 @@
 //! A peer between two others, with the identity of both: it passes everything on, but can change what
-//! the destination says of the pages' hashes.
+//! the destination says of the pages' hashes, or what the source says that its machine needs.
 
 use std::{
     net::SocketAddr,
@@ -12,14 +12,18 @@ use std::{
 };
 
 use me2_user::{
-    identity::{Identity, TrustStore},
+    identity::Credentials,
     transport::{
         endpoint::{self, Listener},
         frames::{Frame, FrameReceiver, message_frame},
     },
 };
-use me2_wire::message::{self, ToSource};
+use me2_wire::{
+    frame::PREFACE_BYTES,
+    message::{self, ToDestination, ToSource},
+};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 /// Bytes passed on at a time.
@@ -33,8 +37,13 @@ pub struct Middle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What it says about one page of the first leaf.
+/// A feature that KVM offers to no guest: DTES64, bit 2 of CPUID.1:ECX.
+const DTES64: u64 = 1 << 2;
+
+/// What it says about one page of the first leaf, and about the machine.
 struct Lies {
+    /// The machine needs a feature that no host has.
+    demands: bool,
     /// So many comparisons find a page that differs.
     left: AtomicU32,
     told: AtomicU32,
@@ -47,9 +56,23 @@ impl Middle {
     /// # Panics
     /// If it cannot listen.
     pub fn to(target: SocketAddr, config: &Path, lies: u32) -> Self {
-        let identity = Identity::load(config).expect("the bench has an identity");
-        let trust = TrustStore::load(config).expect("and trusts it");
+        Self::with(target, config, false, lies)
+    }
+
+    /// The same, and it does not lie about pages: the machine that comes needs a feature of processors
+    /// that no host offers, `CPUID.1:ECX bit 2`.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub fn demanding(target: SocketAddr, config: &Path) -> Self {
+        Self::with(target, config, true, 0)
+    }
+
+    fn with(target: SocketAddr, config: &Path, demands: bool, lies: u32) -> Self {
+        let credentials = Credentials::load(config).expect("the bench has an identity");
+        let credentials = Arc::new(credentials);
         let lies = Arc::new(Lies {
+            demands,
             left: AtomicU32::new(lies),
             told: AtomicU32::new(0),
         });
@@ -62,13 +85,13 @@ impl Middle {
                 .build();
             let pass_on = async {
                 let local = SocketAddr::from(([127, 0, 0, 1], 0));
-                let mut listener = Listener::bind(local, &identity, &trust).expect("a free port");
+                let mut listener = Listener::bind(local, credentials.clone()).expect("a free port");
                 let address = listener.local_addr().expect("it is bound");
                 tell.send(address).expect("it is waited for");
                 while let Some(source) = listener.next_peer().await {
-                    let (endpoint, destination) = endpoint::connect(target, &identity, &trust)
-                        .await
-                        .expect("the destination is there");
+                    let (identity, trust) = (credentials.identity(), credentials.trust());
+                    let connected = endpoint::connect(target, &identity, trust).await;
+                    let (endpoint, destination) = connected.expect("the destination is there");
                     let both = (source.connection, destination.connection);
                     tokio::spawn(join(both, endpoint, Arc::clone(&of_thread)));
                 }
@@ -142,10 +165,13 @@ async fn control_of(source: &Connection, destination: &Connection, lies: &Arc<Li
     let Ok((to_destination, from_destination)) = destination.open_bi().await else {
         return;
     };
-    tokio::join!(
-        pass(from_source, to_destination),
-        pass_changed(from_destination, to_source, lies)
-    );
+    let forth = async {
+        match lies.demands {
+            true => pass_demanding(from_source, to_destination).await,
+            false => pass(from_source, to_destination).await,
+        }
+    };
+    tokio::join!(forth, pass_changed(from_destination, to_source, lies));
 }
 
 async fn one_way(from: &Connection, to: &Connection) {
@@ -203,4 +229,33 @@ async fn pass_changed(from: RecvStream, mut to: SendStream, lies: &Lies) {
         }
     }
     let _ = to.finish();
+}
+
+/// Up to the machine, which is all that is said if it is refused.
+async fn pass_demanding(mut from: RecvStream, mut to: SendStream) {
+    let mut preface = [0; PREFACE_BYTES];
+    let is_read = from.read_exact(&mut preface).await.is_ok();
+    if !is_read || to.write_all(&preface).await.is_err() {
+        return;
+    }
+    let mut from = FrameReceiver::answering(from);
+    while let Ok(Some(Frame::Message(payload))) = from.next().await {
+        let mut message = message::decode(&payload).expect("it speaks the protocol");
+        if let ToDestination::Machine { document, .. } = &mut message {
+            demand(document);
+        }
+        if to.write_all(&message_frame(&message)).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.finish();
+}
+
+fn demand(document: &mut Vec<u8>) {
+    let mut machine: Value = serde_json::from_slice(document).expect("a machine document");
+    let leaves = machine["cpuid"].as_array_mut().expect("a list");
+    let leaf = leaves.iter_mut().find(|leaf| leaf["function"] == 1);
+    let ecx = &mut leaf.expect("every processor has it")["ecx"];
+    *ecx = (ecx.as_u64().expect("a register") | DTES64).into();
+    *document = serde_json::to_vec(&machine).expect("it was read");
 }

@@ -1,4 +1,5 @@
-//! A guest that is not the built-in one: `guest/counter.S`, assembled when a test asks for it.
+//! Guests that are not the built-in one, assembled when a test asks for them: `guest/counter.S` and
+//! `guest/echo.S`.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,24 +15,36 @@ pub enum SecondRegion {
     BehindHole,
 }
 
-/// Assembles the guest in this folder; gives the ELF.
+/// Assembles the guest that counts, in this folder; gives the ELF.
 ///
 /// # Panics
 /// If there is no C compiler (`cc`, or what `CC` says), or it fails.
 pub fn build(folder: &Path, second: SecondRegion) -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
     let guest = folder.join(format!("counter-{second:?}.elf"));
     let second = match second {
         SecondRegion::Low => "0x4000000",
         SecondRegion::BehindHole => "0x100000000",
     };
+    assemble("counter.S", &[&format!("-DSECOND_REGION={second}")], guest)
+}
+
+/// Assembles the guest that gives back what comes in at its serial port; gives the ELF.
+///
+/// # Panics
+/// As [`build`] does.
+pub fn build_echo(folder: &Path) -> PathBuf {
+    assemble("echo.S", &[], folder.join("echo.elf"))
+}
+
+fn assemble(source: &str, options: &[&str], guest: PathBuf) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let output = Command::new(&compiler)
         .args(["-static", "-no-pie", "-nostdlib", "-Wl,--build-id=none"])
-        .arg(format!("-DSECOND_REGION={second}"))
+        .args(options)
         .arg("-T")
         .arg(sources.join("counter.ld"))
-        .arg(sources.join("counter.S"))
+        .arg(sources.join(source))
         .arg("-o")
         .arg(&guest)
         .output();

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::{PATIENCE, wait_until};
 
@@ -103,6 +103,20 @@ impl Process {
         assert!(self.is_running(), "{} has ended", self.name);
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("it is our child");
+    }
+
+    /// Lets it have no more of something; with `None`, as much as this process may.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn limit(&mut self, resource: Resource, most: Option<u64>) {
+        assert!(self.is_running(), "{} has ended", self.name);
+        let own = getrlimit(resource);
+        let limit = Rlimit {
+            current: most.or(own.current),
+            maximum: own.maximum,
+        };
+        prlimit(Some(Pid::from_child(&self.child)), resource, limit).expect("it is our child");
     }
 
     /// Ends it as nothing can be prepared for: SIGKILL.

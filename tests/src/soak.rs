@@ -112,6 +112,7 @@ mod tests {
             threads: 8,
             anonymous_bytes: 1 << 27,
             resident_bytes: 1 << 27,
+            address_bytes: 1 << 30,
             mappings: 100,
             largest_mapping_bytes: 1 << 27,
         }

@@ -13,6 +13,8 @@ pub struct Usage {
     pub anonymous_bytes: u64,
     /// All resident memory.
     pub resident_bytes: u64,
+    /// Addresses in use, with memory behind them or not: what `RLIMIT_AS` counts.
+    pub address_bytes: u64,
     /// Mappings.
     pub mappings: usize,
     /// Resident memory of the largest mapping: for a VM process, the guest's memory.
@@ -56,6 +58,7 @@ impl Usage {
             threads: number("Threads") as usize,
             anonymous_bytes: number("RssAnon") * 1024,
             resident_bytes: number("VmRSS") * 1024,
+            address_bytes: number("VmSize") * 1024,
             mappings: read("maps").lines().count(),
             largest_mapping_bytes: largest_mapping(&read("smaps")),
         }

@@ -1,17 +1,22 @@
 //! A process that has a VM, or waits for one.
 
 use std::{
-    net::SocketAddr,
+    io::BufRead,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     thread,
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal};
 use serde_json::Value;
 
-use crate::{Confinement, Guest, Process, Usage, api, try_until};
+use crate::{
+    Confinement, Guest, Process, Usage,
+    api::{self, Answer},
+    try_until,
+};
 
 /// `me2 run` or `me2 receive`; killed when dropped.
 pub struct Vm {
@@ -30,7 +35,7 @@ impl Vm {
             "--cmdline",
             &guest.cmdline,
         ]);
-        me2.args(guest.options);
+        me2.args(&guest.options);
         if let Some(kernel) = &guest.kernel {
             me2.arg("--kernel").arg(kernel);
         }
@@ -38,8 +43,15 @@ impl Vm {
     }
 
     /// The port is the process's choice, so that tests cannot get in each other's way.
-    pub(crate) fn receive(mut me2: Command, options: &[&str], runtime: &Path, name: &str) -> Self {
-        me2.args(["--name", name, "--listen", "127.0.0.1:0"])
+    pub(crate) fn receive(
+        mut me2: Command,
+        at: IpAddr,
+        options: &[&str],
+        runtime: &Path,
+        name: &str,
+    ) -> Self {
+        let listen = SocketAddr::new(at, 0).to_string();
+        me2.args(["--name", name, "--listen", &listen])
             .args(options);
         let vm = Self::spawn(me2, runtime, name);
         let address = vm.process.wait_stderr("address", listening_address);
@@ -108,6 +120,11 @@ impl Vm {
                 .map_or(said, |(_, said)| said);
             Some(said.to_owned())
         })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// What it holds of the host.
@@ -228,6 +245,41 @@ impl Vm {
         code
     }
 
+    /// Asks its API, whatever comes of it.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let answer = api::ask(&self.socket, method, path, body);
+        answer.unwrap_or_else(|error| panic!("{}: {method} {path}: {error}", self.name))
+    }
+
+    /// Asks its API for something that goes on; gives the answer's head and then its lines.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn follow(&self, path: &str) -> (Answer, impl BufRead + use<>) {
+        let answer = api::follow(&self.socket, path);
+        answer.unwrap_or_else(|error| panic!("{}: {path}: {error}", self.name))
+    }
+
+    /// Waits until its log tells the address at which metrics are served.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.process.wait_stderr("address of metrics", |log| {
+            let (_, rest) = log.split_once("metrics=")?;
+            let (line, _) = rest.split_once('\n')?;
+            line.split_ascii_whitespace().next()?.parse().ok()
+        })
+    }
+
+    /// Sends its process a signal.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Ends the VM, and waits for its process, which must end well.
     pub fn stop(mut self) {
         self.order("/v1/stop");
@@ -253,6 +305,14 @@ impl Vm {
         self.process.signal(Signal::STOP);
         thread::sleep(time);
         self.process.signal(Signal::CONT);
+    }
+
+    /// Lets the process have no more of something; with `None`, as much as this one may.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn limit(&mut self, resource: Resource, most: Option<u64>) {
+        self.process.limit(resource, most);
     }
 
     /// Kills the process: SIGKILL.

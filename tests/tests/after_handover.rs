@@ -2,10 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use me2_tests::{Bench, Guest, Link, Report, Vm, require_kvm};
+use me2_tests::{Bench, Guest, Link, Report, Vm, Way, Wire, require_kvm, say};
+use serde_json::Value;
 
 /// Slow enough that pages are missing for seconds.
 const SLOWLY: [&str; 4] = ["--mode", "postcopy", "--max-bandwidth", "40M"];
+
+/// Longer than a connection lives without a word.
+const STANDSTILL: Duration = Duration::from_secs(20);
 
 /// It reads and writes all of its memory, and checks what it reads.
 fn busy() -> Guest {
@@ -105,6 +109,111 @@ fn a_long_cut_is_recovered_without_an_operator_while_the_guest_runs() {
 }
 
 #[test]
+fn a_source_with_another_address_goes_on_over_the_same_connection() {
+    require_kvm!();
+    let wire = match Wire::new() {
+        Ok(wire) => wire,
+        Err(reason) => return say(&format!("SKIPPED: no network namespaces: {reason}")),
+    };
+    let bench = Bench::new();
+    let vm = bench.start_by_way_of(&wire.near(), &busy());
+    let to = bench.receive_by_way_of(&wire.far(), wire.far_address(), &[]);
+    vm.wait_ready();
+    let before = vm.works();
+    let migration = bench.migrate(&vm, to.address(), &SLOWLY);
+    vm.wait_phase("postcopy");
+    wire.change_address();
+    completed(migration.end().completed());
+    assert!(!vm.log().contains("post-copy is paused"), "{}", vm.log());
+    arrived(vm, to, before).stop();
+}
+
+#[test]
+fn a_minute_without_link_and_client_is_recovered_from() {
+    require_kvm!();
+    let bench = Bench::new();
+    let (vm, to) = (bench.start(&modest()), bench.receive());
+    vm.wait_ready();
+    vm.works();
+    let link = Link::to(to.address());
+    let mut migration = bench.migrate(&vm, link.address(), &SLOWLY);
+    vm.wait_phase("postcopy");
+    let heartbeat = to.works();
+    migration.kill();
+    link.cut();
+    std::thread::sleep(Duration::from_secs(60));
+    // It needs nothing that it does not have.
+    let heartbeat = to.works_beyond(heartbeat);
+    vm.wait_state("postcopy_paused");
+    to.wait_state("postcopy_paused");
+    link.mend();
+    arrived(vm, to, heartbeat).stop();
+}
+
+#[test]
+fn a_source_that_stands_still_for_long_goes_on() {
+    require_kvm!();
+    let bench = Bench::new();
+    let (mut vm, to) = (bench.start(&modest()), bench.receive());
+    vm.wait_ready();
+    vm.works();
+    let migration = bench.migrate(&vm, to.address(), &SLOWLY);
+    vm.wait_phase("postcopy");
+    let heartbeat = to.works();
+    vm.freeze(STANDSTILL);
+    to.wait_log("the link broke in post-copy");
+    completed(migration.end().completed());
+    arrived(vm, to, heartbeat).stop();
+}
+
+#[test]
+fn a_destination_that_stands_still_for_long_goes_on() {
+    require_kvm!();
+    let bench = Bench::new();
+    let (vm, mut to) = (bench.start(&modest()), bench.receive());
+    vm.wait_ready();
+    let before = vm.works();
+    let migration = bench.migrate(&vm, to.address(), &SLOWLY);
+    vm.wait_phase("postcopy");
+    to.freeze(STANDSTILL);
+    vm.wait_log("post-copy is paused");
+    completed(migration.end().completed());
+    arrived(vm, to, before).stop();
+}
+
+#[test]
+fn a_last_word_that_is_lost_is_said_again_and_nothing_waits_for_it() {
+    require_kvm!();
+    let bench = Bench::new();
+    let vm = bench.start(&Guest::new("64M", "workload=idle fill=1M"));
+    let to = bench.receive();
+    vm.wait_ready();
+    let before = vm.works();
+    let link = Link::to(to.address());
+    // So long that the answer to the acknowledgement can be lost, and nothing before it.
+    link.set_delay(Duration::from_millis(400));
+    let migration = bench.migrate(&vm, link.address(), &[]);
+    vm.wait_log("phase complete");
+    link.cut_way(Way::Back);
+    to.wait_log("the VM is here, all of it");
+    // The destination waits for nobody: the VM works, and moves on.
+    let other = bench.receive();
+    to.works_beyond(before);
+    let moved_on = bench.migrate(&to, other.address(), &[]);
+    completed(moved_on.end().completed());
+    other.works_beyond(before);
+    link.mend();
+    completed(migration.end().completed());
+    for log in [vm.log(), to.log()] {
+        assert!(!log.contains("may not have arrived"), "{log}");
+    }
+    for mut process in [vm, to] {
+        assert_eq!(process.wait_exit().code(), Some(0), "{}", process.name());
+    }
+    other.stop();
+}
+
+#[test]
 fn a_source_that_dies_leaves_a_vm_that_waits_and_says_what_is_lost() {
     require_kvm!();
     let bench = Bench::new();
@@ -136,7 +245,58 @@ fn a_source_that_dies_leaves_a_vm_that_waits_and_says_what_is_lost() {
     for order in ["/v1/stop", "/v1/resume", "/v1/recover"] {
         assert_eq!(to.refused(order), 409, "{order}");
     }
+    let word = ["recover", "--vm", to.name(), "--source-is-fenced"];
+    let output = bench.run(&word);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("without it they are lost"), "{stderr}");
     assert_eq!(at_stake(&to), missing);
+}
+
+#[test]
+fn a_vm_with_all_its_pages_is_its_destinations_by_an_operators_word_alone() {
+    require_kvm!();
+    let bench = Bench::new();
+    let mut vm = bench.start(&Guest::new("64M", "workload=idle fill=1M"));
+    let to = bench.receive();
+    let fenced = || {
+        to.ask("POST", "/v1/recover", "{\"source_is_fenced\": true}")
+            .status
+    };
+    vm.wait_ready();
+    let before = vm.works();
+    let link = Link::to(to.address());
+    // So long that the source dies before its acknowledgement can leave.
+    link.set_delay(Duration::from_millis(600));
+    let migration = bench.migrate(&vm, link.address(), &["--mode", "precopy"]);
+    assert_eq!(fenced(), 409, "nothing is here");
+    to.wait_log("the VM runs here");
+    vm.kill();
+    link.cut();
+    assert_eq!(fenced(), 409, "it may answer");
+    migration.end();
+    to.wait_state("postcopy_paused");
+    // It works, and is nobody's to move yet.
+    to.works_beyond(before);
+    let other = bench.receive();
+    let move_on = format!("{{\"to\": \"{}\"}}", other.address());
+    assert_eq!(to.ask("POST", "/v1/migrate", &move_on).status, 409);
+    let words = [
+        "recover",
+        "--vm",
+        to.name(),
+        "--source-is-fenced",
+        "--output",
+        "json",
+    ];
+    let status: Value = serde_json::from_str(&bench.ask(&words)).expect("JSON");
+    assert_eq!(status["vm_state"], "running", "{status}");
+    to.wait_log("by an operator's word the source is dead");
+    // Once is enough; and now it can be moved on, and is whole.
+    assert_eq!(fenced(), 409);
+    completed(bench.migrate(&to, other.address(), &[]).end().completed());
+    other.works_beyond(before);
+    other.stop();
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Limits that an operator sets are kept, by what the migration itself counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use me2_tests::{Bench, Guest, Link, Report, Vm, Way, require_kvm};
+use me2_tests::{Bench, Guest, Link, Report, Vm, Way, require_kvm, wait_until};
 
 const CAP_BYTES_PER_SECOND: f64 = 5e6;
 /// As they are, so that there is enough to send for some ten seconds.
@@ -27,6 +27,54 @@ fn post_copy_keeps_to_the_bandwidth() {
     let report = moved_under_the_cap("postcopy");
     assert!(report.count("postcopy.faults") > 0, "{report}");
     assert!(report.number("postcopy_time_ms") > 3000.0, "{report}");
+}
+
+/// Two VMs of one host, moved to another at once, have one cap together, and share it.
+#[test]
+fn two_at_once_share_the_cap() {
+    const BYTES_MIN: f64 = 8e6;
+    require_kvm!();
+    let bench = Bench::new();
+    let pairs = [(); 2].map(|()| {
+        let (vm, to) = (bench.start(&guest()), bench.receive());
+        vm.wait_ready();
+        (vm, to)
+    });
+    let links = pairs.each_ref().map(|(_, to)| Link::to(to.address()));
+    let befores = pairs.each_ref().map(|(vm, _)| vm.works());
+    let migrate = |at: usize| bench.migrate(&pairs[at].0, links[at].address(), &CAPPED);
+    let migrations = [migrate(0), migrate(1)];
+    pairs.iter().for_each(|(vm, _)| vm.wait_phase("precopy"));
+
+    let carried = || {
+        links
+            .each_ref()
+            .map(|link| link.delivered_bytes(Way::Forth) as f64)
+    };
+    let (begun, first) = (Instant::now(), carried());
+    let (now, seconds) = wait_until("enough bytes of both", || {
+        let (now, seconds) = (carried(), begun.elapsed().as_secs_f64());
+        let is_enough = (0..2).all(|at| now[at] - first[at] >= BYTES_MIN);
+        is_enough.then_some((now, seconds))
+    });
+    let bytes = [now[0] - first[0], now[1] - first[1]];
+    let together = bytes[0] + bytes[1];
+    let headers = together / 1452.0 * HEADER_BYTES;
+    let of_cap = (together + headers) / seconds / CAP_BYTES_PER_SECOND;
+    assert!(
+        (0.8..1.05).contains(&of_cap),
+        "{of_cap} of the cap: {bytes:?}"
+    );
+    let share = bytes[0] / together;
+    assert!((0.25..0.75).contains(&share), "one of two had {share}");
+
+    for migration in migrations {
+        migration.end().completed();
+    }
+    for ((vm, to), before) in pairs.into_iter().zip(befores) {
+        vm.moved_to(&to, before);
+        to.stop();
+    }
 }
 
 /// Moves a VM by way of a relay that counts.

@@ -11,9 +11,15 @@ use crate::{
 /// Installs what is missing, builds everything, and becomes `me2-bench`.
 ///
 /// That finds `me2` by the environment variable `ME2_BIN`, and the guest's ELF, for QEMU, by
-/// `ME2_GUEST`.
+/// `ME2_GUEST`. What only reads results needs neither.
 pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
     setup::setup()?;
+    if let Some("plot" | "report") = arguments.first().map(String::as_str) {
+        build("me2-bench")?;
+        return become_binary("me2-bench", |command| {
+            command.args(arguments);
+        });
+    }
     match arguments.first().map(String::as_str) {
         // `me2` has QEMU's pre-copy beside its own, to see that it is an honest baseline.
         Some("qemu" | "me2") => {

@@ -190,8 +190,10 @@ fn watch(name: &str, mut program: Command) -> Result<Outcome> {
     let stderr = child.stderr.take().ok_or("it has no stderr")?;
     let mut outcome = Outcome::new(name);
     let mut said = Vec::new();
-    for line in BufReader::new(stderr).lines() {
+    // Inputs are among what is said: any bytes.
+    for line in BufReader::new(stderr).split(b'\n') {
         let line = line.map_err(|error| format!("the target {name}: {error}"))?;
+        let line = String::from_utf8_lossy(&line).into_owned();
         outcome.read(&line);
         said.push(line);
     }
@@ -246,6 +248,21 @@ mod tests {
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_target_that_crashes_is_told_with_the_input_that_does_it() {
+        let mut target = Command::new("sh");
+        target.args([
+            "-c",
+            r"printf '#9\tNEW cov: 1\nMS: \377\nTest unit written to a/crash-1\n' >&2; exit 77",
+        ]);
+        let outcome = watch("chunk", target).expect("it runs");
+        let finding = outcome.finding().expect("it crashed");
+        assert!(finding.contains("a/crash-1"), "{finding}");
+        assert!(outcome::json(&[outcome]).contains(r#""crashed":true,"input":"a/crash-1""#));
+        let well = watch("chunk", Command::new("true")).expect("it runs");
+        assert_eq!(well.finding(), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod cpio;
 mod events;
 mod image;
 mod json;
+mod linux;
 mod machine;
 mod pieces;
 mod record;
@@ -28,10 +29,15 @@ use record::Record;
 
 const USAGE: &str = "\
 Usage: cargo xtask lab --smoke [OPTIONS]
+       cargo xtask lab --linux [OPTIONS]
 
 Boots Debian's kernel in an emulated AMD machine and moves a VM there, on
-kvm_amd with nested paging: hybrid with all memory compared, then post-copy
-alone. Says which tracepoints of KVM fired.
+kvm_amd with nested paging. Says which tracepoints of KVM fired.
+
+  --smoke          the built-in guest: hybrid with all memory compared, then
+                   post-copy alone
+  --linux          the same kernel as the guest, over a slow link to another
+                   network namespace and back, hybrid, all memory compared
 
 Options:
   --cpus N         vCPUs of the VM, 1 or 2 [default: 2]
@@ -42,14 +48,45 @@ Options:
 Exit status: 0 all is well; 1 something is not; 2 usage.
 ";
 
-/// Memory of the VM, as `me2 run` takes it.
-const MEMORY: &str = "64M";
-/// Command line of its guest: little work, since everything is emulated.
-const CMDLINE: &str = "workload=kv fill=16M hot=4M rate=500 scan=100";
+/// What is done in the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scenario {
+    /// `smoke.sh`.
+    Smoke,
+    /// `linux.sh`.
+    Linux,
+}
+
+impl Scenario {
+    /// Memory of the VM, as `me2 run` takes it.
+    fn memory(self) -> &'static str {
+        match self {
+            Self::Smoke => "64M",
+            Self::Linux => "192M",
+        }
+    }
+
+    /// Command line of the guest: little work, since everything is emulated.
+    fn command_line(self) -> &'static str {
+        match self {
+            Self::Smoke => "workload=kv fill=16M hot=4M rate=500 scan=100",
+            Self::Linux => "console=ttyS0 panic=-1 mitigations=off",
+        }
+    }
+
+    /// Longest time of one move.
+    fn move_seconds(self) -> u64 {
+        match self {
+            Self::Smoke => 60,
+            Self::Linux => 120,
+        }
+    }
+}
 
 /// What can be asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
+    scenario: Scenario,
     cpus: u8,
     me2: Option<String>,
     json: bool,
@@ -77,9 +114,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         }
     };
     setup::ensure_qemu()?;
+    if options.scenario == Scenario::Linux {
+        setup::ensure_ip()?;
+    }
     let folder = cargo::target()?.join("lab");
     let record = experiment(&folder, &me2, &options)?;
-    let checks = checks::all(&record);
+    let checks = match options.scenario {
+        Scenario::Smoke => checks::all(&record),
+        Scenario::Linux => linux::checks(&record, options.cpus),
+    };
     match options.json {
         true => print!("{}", summary::json(&record, &checks, &options)),
         false => print!("{}", summary::human(&record, &checks, &options)),
@@ -132,11 +175,12 @@ impl Options {
     /// Reads the arguments; `None` if only help is wanted. An error is one sentence.
     fn parse(arguments: &[String]) -> Result<Option<Self>> {
         let mut options = Self {
+            scenario: Scenario::Smoke,
             cpus: 2,
             me2: None,
             json: false,
         };
-        let mut smoke = false;
+        let mut scenario = None;
         let mut rest = arguments.iter();
         while let Some(name) = rest.next() {
             // Both `--name value` and `--name=value`.
@@ -150,7 +194,8 @@ impl Options {
             };
             match name {
                 "--help" | "-h" => return Ok(None),
-                "--smoke" => smoke = true,
+                "--smoke" => scenario = Some(Scenario::Smoke),
+                "--linux" => scenario = Some(Scenario::Linux),
                 "--me2" => options.me2 = Some(value()?),
                 "--cpus" => {
                     let value = value()?;
@@ -170,10 +215,8 @@ impl Options {
                 _ => return Err(format!("unexpected argument: {name}")),
             }
         }
-        match smoke {
-            true => Ok(Some(options)),
-            false => Err("say what to do: --smoke is all that there is yet".into()),
-        }
+        options.scenario = scenario.ok_or("say what to do: --smoke or --linux")?;
+        Ok(Some(options))
     }
 }
 
@@ -189,12 +232,15 @@ mod tests {
     #[test]
     fn options_are_read() {
         let all = Options {
+            scenario: Scenario::Smoke,
             cpus: 1,
             me2: Some("a/me2".into()),
             json: true,
         };
         let text = "--smoke --cpus 1 --me2=a/me2 --output json";
         assert_eq!(parse(text), Ok(Some(all)));
+        let linux = parse("--linux").unwrap().unwrap();
+        assert_eq!(linux.scenario, Scenario::Linux);
         assert_eq!(parse("--cpus 9 --smoke").ok(), None);
         assert_eq!(parse("--help"), Ok(None));
         for (text, word) in [

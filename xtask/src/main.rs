@@ -12,6 +12,7 @@ mod fuzz;
 mod lab;
 mod link;
 mod lint;
+mod package;
 mod run;
 mod setup;
 mod test;
@@ -30,6 +31,7 @@ Commands:
   lab ARGUMENTS     build everything, then move a VM on ordinary KVM, in an emulated machine
                     (lab --help)
   fuzz [OPTIONS]    every decoder of what a peer can send, with any bytes (fuzz --help)
+  package [--test]  the Debian package, in target/debian; tried in a clean system (package --help)
   lint              formatting, and clippy with warnings as errors
   setup             install what a build needs and this machine lacks (the others do this first)
   help              show this text
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         "faults" => faults::faults(&arguments),
         "lab" => lab::run(&arguments),
         "fuzz" => fuzz::fuzz(&arguments),
+        "package" => package::run_command(&arguments),
         "lint" => without_arguments(&arguments, lint::lint),
         "setup" => without_arguments(&arguments, setup::setup),
         "help" | "--help" | "-h" => {

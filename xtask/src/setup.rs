@@ -7,10 +7,12 @@
 
 mod apt;
 mod bpf;
+mod deb;
 mod download;
 mod fuzzer;
 mod libclang;
 mod qemu;
+mod tool;
 
 use std::{
     env,
@@ -20,6 +22,7 @@ use std::{
 
 use crate::Result;
 use apt::Package;
+pub(crate) use deb::{ensure_cargo_deb, ensure_mmdebstrap, has};
 pub(crate) use download::{resolve, unpack};
 pub(crate) use fuzzer::{ensure_fuzzer, nightly};
 pub(crate) use qemu::{ensure_qemu, version as qemu_version};
@@ -60,6 +63,11 @@ pub(crate) fn ensure_ip() -> Result {
         true => Ok(()),
         false => apt::install(&[IPROUTE]),
     }
+}
+
+/// Where a program of the package is that has `ip`.
+pub(crate) fn iproute(name: &str) -> PathBuf {
+    in_path(name).unwrap_or_else(|| Path::new("/usr/sbin").join(name))
 }
 
 /// Says on stderr what setup is about to do.

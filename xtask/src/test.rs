@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     Result,
-    cargo::{build_me2, cargo, me2, run},
+    cargo::{cargo, me2, run},
     setup,
 };
 
@@ -24,7 +24,9 @@ fn build_and_test(arguments: &[String]) -> Result {
     setup::setup()?;
     // For the tests of the emulated link.
     setup::ensure_ip()?;
-    build_me2()?;
+    // All at once: crates that tests alone need switch on features of others, and would have me2
+    // built twice.
+    run(cargo().args(["build", "--release", "--workspace", "--all-targets"]))?;
     // The guest is no part of the workspace, because it is linked on its own; only its library has
     // tests.
     run(cargo().args(["test", "--lib", "--manifest-path", "me2-guest/Cargo.toml"]))?;

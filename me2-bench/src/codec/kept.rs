@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ use super::{
 use crate::results::{Build, Folder, Host, SCHEMA_VERSION, timestamp};
 
 /// Its name, as in the manifest and in the name of the folder.
-const EXPERIMENT: &str = "codec";
+pub(crate) const EXPERIMENT: &str = "codec";
 
 /// A folder of results, and what will be its manifest.
 pub(super) struct Kept {
@@ -86,9 +86,33 @@ impl Kept {
         self.folder.write("manifest.json", &self.manifest)?;
         let path = self.folder.file("samples.jsonl");
         write_lines(&path, samples).with_context(|| format!("cannot write {}", path.display()))?;
-        self.folder.write("summary.json", measured)?;
-        plot::draw(measured, &self.folder.file("speed.svg"))
+        conclude(&self.folder, measured)
     }
+}
+
+/// A run cannot take less or more, and speeds stay numbers.
+const SECONDS: std::ops::Range<f64> = 1e-9..1e9;
+
+/// What was measured, from the samples of a folder.
+pub(crate) fn read(folder: &Folder) -> Result<Measured> {
+    let samples: Vec<Sample> = folder.samples()?;
+    for sample in &samples {
+        let took = [sample.seconds, sample.memcpy_seconds];
+        let is_good = sample.pages > 0 && took.iter().all(|s| SECONDS.contains(s));
+        ensure!(
+            is_good,
+            "samples.jsonl has a run of {} on {} without pages or time",
+            sample.codec,
+            sample.population
+        );
+    }
+    Ok(Measured::of(&samples))
+}
+
+/// Summary and plot.
+pub(super) fn conclude(folder: &Folder, measured: &Measured) -> Result<()> {
+    folder.write("summary.json", measured)?;
+    plot::draw(measured, &folder.file("speed.svg"))
 }
 
 fn write_lines(path: &Path, samples: &[Sample]) -> Result<()> {

@@ -25,46 +25,46 @@ pub(super) struct Sample {
 
 /// The result: `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Measured {
-    pub(super) schema_version: u32,
-    pub(super) cells: Vec<Cell>,
-    pub(super) codecs: Vec<CodecSummary>,
-    pub(super) targets: Vec<Target>,
+pub(crate) struct Measured {
+    pub(crate) schema_version: u32,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) codecs: Vec<CodecSummary>,
+    pub(crate) targets: Vec<Target>,
 }
 
 /// A codec on a population.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Cell {
-    pub(super) codec: String,
-    pub(super) population: String,
+pub(crate) struct Cell {
+    pub(crate) codec: String,
+    pub(crate) population: String,
     /// Speed by memcpy's, of pairs of runs.
-    pub(super) speed_by_memcpy: Spread,
+    pub(crate) speed_by_memcpy: Spread,
     /// Raw pages a second, 10⁶ bytes.
-    pub(super) megabytes_per_second: Spread,
+    pub(crate) megabytes_per_second: Spread,
     /// Encoded by raw size; null if nothing is made of the pages.
-    pub(super) size_by_raw: Option<f64>,
+    pub(crate) size_by_raw: Option<f64>,
 }
 
 /// A codec over all populations.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct CodecSummary {
-    pub(super) codec: String,
-    pub(super) speed_by_memcpy_geometric_mean: Option<f64>,
-    pub(super) speed_by_memcpy_worst: f64,
+pub(crate) struct CodecSummary {
+    pub(crate) codec: String,
+    pub(crate) speed_by_memcpy_geometric_mean: Option<f64>,
+    pub(crate) speed_by_memcpy_worst: f64,
     /// The population on which it is slowest.
-    pub(super) worst_population: String,
+    pub(crate) worst_population: String,
 }
 
 /// A speed that a codec must have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Target {
-    pub(super) codec: String,
+pub(crate) struct Target {
+    pub(crate) codec: String,
     /// The population that counts: the one named by the target, else the worst; null if not measured.
-    pub(super) population: Option<String>,
-    pub(super) speed_by_memcpy_min: f64,
-    pub(super) speed_by_memcpy: Option<f64>,
+    pub(crate) population: Option<String>,
+    pub(crate) speed_by_memcpy_min: f64,
+    pub(crate) speed_by_memcpy: Option<f64>,
     /// Null if it was not measured.
-    pub(super) is_met: Option<bool>,
+    pub(crate) is_met: Option<bool>,
 }
 
 /// Codec, population (none: the worst), least speed by memcpy's.
@@ -106,13 +106,13 @@ impl Measured {
         }
     }
 
-    pub(super) fn cell(&self, codec: &str, population: &str) -> Option<&Cell> {
+    pub(crate) fn cell(&self, codec: &str, population: &str) -> Option<&Cell> {
         let is_it = |cell: &&Cell| cell.codec == codec && cell.population == population;
         self.cells.iter().find(is_it)
     }
 
     /// Populations in the order in which they were measured.
-    pub(super) fn populations(&self) -> Vec<&str> {
+    pub(crate) fn populations(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for cell in &self.cells {
             if !names.contains(&cell.population.as_str()) {

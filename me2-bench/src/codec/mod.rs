@@ -33,13 +33,12 @@ use std::{
 use anyhow::{Result, ensure};
 use me2_wire::PAGE_SIZE;
 
-use self::{
-    kept::Kept,
-    measured::{Measured, Sample},
-    memory::Memory,
-    population::Population,
+use self::{kept::Kept, measured::Sample, memory::Memory, population::Population};
+pub(crate) use self::{
+    kept::{EXPERIMENT, read},
+    measured::{Cell, Measured},
 };
-use crate::experiments::Output;
+use crate::{experiments::Output, results::Folder};
 
 /// Arguments of `bench codec`.
 #[derive(Debug, Clone, clap::Args)]
@@ -120,6 +119,13 @@ pub(crate) fn run(args: CodecArgs) -> Result<ExitCode> {
     let measured = Measured::of(&samples);
     kept.finish(&samples, &measured)?;
     tell(args.output, &measured, kept.path())
+}
+
+/// `bench plot` of a folder of `bench codec`: summary and plot anew.
+pub(crate) fn plot(folder: &Folder, output: Output) -> Result<ExitCode> {
+    let measured = read(folder)?;
+    kept::conclude(folder, &measured)?;
+    tell(output, &measured, folder.path())
 }
 
 fn measure_population(

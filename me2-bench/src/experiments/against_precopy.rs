@@ -63,6 +63,7 @@ pub(super) fn plan(args: &Me2Args, catalog: &mut Catalog) -> anyhow::Result<Plan
     Ok(Plan {
         cells,
         runs: common.runs(),
+        repeat_under: common.repeat_under(),
         seed: common.seed,
         order: Order::Shuffled,
         budget: None,

@@ -45,6 +45,7 @@ pub(super) fn plan(args: &QemuArgs, catalog: &mut Catalog) -> anyhow::Result<Pla
     Ok(Plan {
         cells,
         runs: common.runs(),
+        repeat_under: common.repeat_under(),
         seed: common.seed,
         order: Order::Shuffled,
         budget: None,

@@ -12,7 +12,7 @@ use std::{env, io::Write, path::Path, process::ExitCode};
 use serde_json::Value;
 
 use crate::{
-    plots, priority,
+    cases, codec, paging, plots, priority, probes,
     results::{
         Build, Experiment, Folder, Host, Manifest, Rival, SCHEMA_VERSION, SchemeOfManifest,
         timestamp,
@@ -58,8 +58,12 @@ pub(crate) fn wan(args: &WanArgs) -> anyhow::Result<ExitCode> {
 
 /// `me2-bench plot`: summary and plots anew, from what was kept.
 pub(crate) fn plot(args: &PlotArgs) -> anyhow::Result<ExitCode> {
-    if Folder::at(&args.folder).experiment()? == transport::EXPERIMENT {
-        return transport::plot(&args.folder);
+    let folder = Folder::at(&args.folder);
+    match folder.experiment()?.as_str() {
+        transport::EXPERIMENT => return transport::plot(&folder, args.output),
+        codec::EXPERIMENT => return codec::plot(&folder, args.output),
+        probes::NAME | paging::NAME => return cases::plot(&folder, args.output),
+        _ => {}
     }
     let (folder, manifest, samples) = Folder::open(&args.folder)?;
     let summary = summary::of(&manifest, &samples);

@@ -1,6 +1,6 @@
 //! What the experiments can be asked for.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -129,6 +129,9 @@ pub(crate) struct Common {
     /// Repetitions of each cell [default: 5; 1 with --quick, and of wan]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: Option<u32>,
+    /// Measure only once what takes so many seconds or more
+    #[arg(long, value_name = "SECONDS")]
+    repeat_under: Option<u32>,
     /// Links: A, B, C, unlimited, or by round trip in ms, rate in Mbit/s and loss in percent, as
     /// rtt100-rate200-loss0.1 or rtt50-rate50-bursts1 [default: those of the experiment]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -199,6 +202,12 @@ pub(super) fn memory(quick: bool) -> u64 {
 }
 
 impl Common {
+    /// What takes longer is measured once.
+    pub(super) fn repeat_under(&self) -> Option<Duration> {
+        let seconds = self.repeat_under.map(u64::from);
+        seconds.map(Duration::from_secs)
+    }
+
     pub(super) fn runs(&self) -> u32 {
         self.runs_or(if self.quick { 1 } else { RUNS })
     }

@@ -86,6 +86,7 @@ fn plan(
     Ok(Plan {
         cells,
         runs: common.runs(),
+        repeat_under: common.repeat_under(),
         seed: common.seed,
         order: Order::Shuffled,
         budget: None,

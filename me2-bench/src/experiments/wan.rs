@@ -83,6 +83,7 @@ pub(super) fn plan(args: &WanArgs, catalog: &mut Catalog) -> anyhow::Result<Plan
     Ok(Plan {
         cells,
         runs: common.runs_or(1),
+        repeat_under: common.repeat_under(),
         seed: common.seed,
         order: Order::Listed,
         budget: Some(Duration::from_secs(minutes * 60)),

@@ -26,7 +26,7 @@ pub(crate) struct LinkBytes {
 
 impl LinkBytes {
     pub(crate) fn sum(self) -> u64 {
-        self.forth + self.back
+        self.forth.saturating_add(self.back)
     }
 
     pub(crate) fn since(self, before: Self) -> Self {

@@ -40,7 +40,7 @@ impl Destination {
         let userfault = Arc::new(Userfault::open()?);
         let host = Host::open(userfault.clone())?;
         let document = host.describe("paging", memory_bytes, 1, true)?;
-        let monitor = GuestMonitor::new(Box::new(io::sink()), true);
+        let monitor = GuestMonitor::new(Box::new(io::sink()), Default::default(), true)?;
         let vm = Vm::build(&host, document, monitor.console(), Arc::new(|_| ()))?;
         let paging = Paging::new(userfault, vm.memory().clone())?;
         paging.register()?;
@@ -56,6 +56,7 @@ impl Destination {
             pager: Arc::new(pager),
             _wanted: wanted,
         };
+        destination.pager.start().context("no threads")?;
         destination.fill()?;
         Ok(destination)
     }

@@ -23,8 +23,10 @@ use crate::{
     warm::warm,
 };
 
+/// Its name, as in the manifest.
+pub(crate) const NAME: &str = "paging";
 const EXPERIMENT: Experiment = Experiment {
-    name: "paging",
+    name: NAME,
     limit: "the processor: a fault is an exception, two thread switches and one system call; \
             with fewer cores than threads that touch, and the one that serves them, they wait for each other",
 };
@@ -57,6 +59,8 @@ enum What {
 #[derive(Debug, Clone, Serialize)]
 struct Parameters {
     memory_bytes: u64,
+    /// Beside what the case says in words.
+    #[serde(rename = "work")]
     what: What,
 }
 
@@ -136,7 +140,7 @@ fn cases() -> Vec<Case<Parameters>> {
 }
 
 fn measure(parameters: &Parameters) -> Result<Figures> {
-    warm(parameters.memory_bytes);
+    drop(warm(parameters.memory_bytes));
     let destination = Destination::filled(parameters.memory_bytes)?;
     match parameters.what {
         What::Random { threads } => random(&destination, threads),

@@ -2,23 +2,12 @@
 
 use std::path::Path;
 
-use super::paint::{
-    Align, Canvas, FAINT, INK, OURS, OURS_OTHERWISE, RIVALS, colour, number, ticks, value,
+use super::{
+    Quantity,
+    numbers::{number, ticks, value},
+    paint::{Align, Canvas, FAINT, INK, OURS, OURS_OTHERWISE, RIVALS, colour},
 };
-use crate::{
-    statistics::Spread,
-    summary::{CellKey, Figures, Table},
-};
-
-/// What the bars show.
-pub(super) struct Quantity {
-    pub(super) file: &'static str,
-    pub(super) title: &'static str,
-    pub(super) unit: &'static str,
-    /// From the unit of the figures to that of the plot.
-    pub(super) scale: f64,
-    pub(super) of: fn(&Figures) -> Option<Spread>,
-}
+use crate::summary::{CellKey, Figures, Table};
 
 const NAMES_WIDTH: i32 = 190;
 const BARS_WIDTH: i32 = 260;
@@ -77,8 +66,7 @@ fn panel(
     cell: &CellKey,
     table: &Table,
 ) -> anyhow::Result<()> {
-    let scaled =
-        |figures: &Figures| (quantity.of)(figures).map(|spread| scaled(spread, quantity.scale));
+    let scaled = |figures: &Figures| quantity.spread(figures);
     let bars: Vec<_> = table.schemes(cell).collect();
     let max = bars.iter().filter_map(|(_, figures)| scaled(figures));
     let max = max.map(|spread| spread.max).fold(0.0, f64::max);
@@ -122,13 +110,4 @@ fn panel(
         canvas.text((x(spread.max) + 7, middle), &value, 12, Align::Left)?;
     }
     Ok(())
-}
-
-fn scaled(spread: Spread, scale: f64) -> Spread {
-    Spread {
-        median: spread.median * scale,
-        min: spread.min * scale,
-        max: spread.max * scale,
-        count: spread.count,
-    }
 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::paint::{Align, Canvas, FAINT, OURS, OURS_OTHERWISE, Point, RIVALS, number, ticks};
+use super::{
+    numbers::{number, ticks},
+    paint::{Align, Canvas, FAINT, OURS, OURS_OTHERWISE, Point, RIVALS},
+};
 
 /// One case.
 pub(crate) struct Strip {

@@ -2,9 +2,13 @@
 
 mod bars;
 mod flows;
+mod held;
 mod multiples;
+mod numbers;
 mod paint;
+mod quantity;
 mod speed;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,55 +16,16 @@ use crate::{
     experiments::closely,
     network::LinkName,
     results::{Experiment, Folder, Manifest, Sample},
-    summary::{Figures, Table},
+    summary::Table,
 };
-use bars::Quantity;
 pub(crate) use flows::{Strip, draw_flows};
+pub(crate) use held::{Held, draw_held};
+pub(crate) use numbers::{number, ticks, ticks_of_powers, value};
+use quantity::OVER_ROUND_TRIPS;
+pub(crate) use quantity::{QUANTITIES, Quantity};
 use speed::View;
-
-/// What there are bars of, one plot each.
-const QUANTITIES: [Quantity; 4] = [
-    Quantity {
-        file: "total-time.svg",
-        title: "Total time of a migration, seconds",
-        unit: "s",
-        scale: 1e-3,
-        of: |figures: &Figures| figures.total_time_ms,
-    },
-    Quantity {
-        file: "data.svg",
-        title: "Data on the link, both ways, MiB",
-        unit: "MiB",
-        scale: 1.0 / (1 << 20) as f64,
-        of: |figures: &Figures| figures.sent_bytes,
-    },
-    Quantity {
-        file: "silence.svg",
-        title: "Longest silence of the guest around the move, ms",
-        unit: "ms",
-        scale: 1.0,
-        of: |figures: &Figures| figures.guest_silence_ms_max,
-    },
-    Quantity {
-        file: "recovery.svg",
-        title: "From the stop until the guest works at 90% of its speed again, seconds",
-        unit: "s",
-        scale: 1.0,
-        of: |figures: &Figures| figures.recovered_90_percent_s,
-    },
-];
-
-/// The same over round trips.
-const OVER_ROUND_TRIPS: [Quantity; 2] = [
-    Quantity {
-        file: "total-time-over-round-trip.svg",
-        ..QUANTITIES[0]
-    },
-    Quantity {
-        file: "longest-gap-over-round-trip.svg",
-        ..QUANTITIES[2]
-    },
-];
+pub(crate) use speed::typical;
+pub(crate) use sweep::{Series, Sweep, loss_told};
 
 /// Draws all plots of an experiment into its folder.
 pub(crate) fn draw(folder: &Folder, manifest: &Manifest, samples: &[Sample]) -> anyhow::Result<()> {
@@ -98,7 +63,7 @@ fn draw_wan(folder: &Folder, manifest: &Manifest, samples: &[Sample]) -> anyhow:
 }
 
 /// The guest that was moved over most links.
-fn most_measured(table: &Table) -> Option<String> {
+pub(crate) fn most_measured(table: &Table) -> Option<String> {
     let mut links = BTreeMap::<&str, usize>::new();
     for cell in table.cells() {
         *links.entry(&cell.guest).or_default() += 1;

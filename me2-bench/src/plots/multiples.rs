@@ -1,18 +1,15 @@
 //! Small multiples over the round trip: a column for each rate, a row for each kind of loss, all with
 //! the same axes; hybrid me2 and its rival in each.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use super::{
-    bars::Quantity,
-    paint::{Align, Canvas, FAINT, INK, OURS, Point, RIVALS, number, ticks_of_powers},
+    Quantity,
+    numbers::{number, ticks_of_powers},
+    paint::{Align, Canvas, FAINT, INK, OURS, Point, RIVALS},
+    sweep::{Series, Sweep, loss_told},
 };
-use crate::{
-    experiments::{HYBRID, RATES_MBIT},
-    network::LinkLoss,
-    statistics::Spread,
-    summary::Table,
-};
+use crate::{experiments::HYBRID, summary::Table};
 
 const PANEL_WIDTH: i32 = 250;
 const PANEL_HEIGHT: i32 = 150;
@@ -24,9 +21,6 @@ const RIGHT: i32 = 30;
 /// Between the sides of a panel and its first and last round trip.
 const INSET: i32 = 22;
 
-/// Values of one scheme by round trip; `None`: it did not move every time.
-type Series = BTreeMap<u32, Option<Spread>>;
-
 /// Nothing is drawn without a link of the sweep.
 pub(super) fn draw(
     path: &Path,
@@ -34,18 +28,14 @@ pub(super) fn draw(
     table: &Table,
     guest: &str,
 ) -> anyhow::Result<()> {
-    let Some(rival) = table.rival_of(HYBRID) else {
+    let Some(sweep) = Sweep::of(quantity, table, guest) else {
         return Ok(());
     };
-    let schemes = [(HYBRID, OURS), (rival, RIVALS)];
-    let panels = panels(quantity, table, guest, schemes.map(|(scheme, _)| scheme));
-    let mut rates: Vec<u32> = panels.keys().map(|(_, rate)| *rate).collect();
-    rates.sort_unstable();
-    rates.dedup();
-    let mut losses: Vec<LinkLoss> = panels.keys().map(|(loss, _)| *loss).collect();
-    losses.dedup();
-    let Some(axes) = Axes::of(panels.values().flatten(), quantity.scale) else {
-        return Ok(());
+    let schemes = [(HYBRID, OURS), (sweep.rival.as_str(), RIVALS)];
+    let (rates, losses) = (&sweep.rates_mbit, &sweep.losses);
+    let axes = Axes {
+        ticks: ticks_of_powers(sweep.min, sweep.max),
+        sweep: &sweep,
     };
     let across = |count: usize| i32::try_from(count).unwrap_or(0);
     let width = LEFT + across(rates.len()) * (PANEL_WIDTH + GAP) + RIGHT;
@@ -62,7 +52,7 @@ pub(super) fn draw(
         12,
         Align::Left,
     )?;
-    for (column, rate) in (0..).zip(&rates) {
+    for (column, rate) in (0..).zip(rates) {
         let left = LEFT + column * (PANEL_WIDTH + GAP);
         let title = format!("{rate} Mbit/s");
         canvas.text(
@@ -71,14 +61,14 @@ pub(super) fn draw(
             14,
             Align::Centre,
         )?;
-        for (row, loss) in (0..).zip(&losses) {
+        for (row, loss) in (0..).zip(losses) {
             let top = HEAD + row * (PANEL_HEIGHT + GAP);
             axes.frame(&canvas, (left, top), column == 0)?;
             if column == 0 {
                 let middle = top + PANEL_HEIGHT / 2;
-                canvas.text((16, middle), &told(*loss), 13, Align::Left)?;
+                canvas.text((16, middle), &loss_told(*loss), 13, Align::Left)?;
             }
-            let Some(series) = panels.get(&(*loss, *rate)) else {
+            let Some(series) = sweep.panels.get(&(*loss, *rate)) else {
                 continue;
             };
             for (series, (_, colour)) in series.iter().zip(schemes) {
@@ -91,68 +81,14 @@ pub(super) fn draw(
     canvas.finish()
 }
 
-/// Of each panel the series of both schemes.
-fn panels(
-    quantity: &Quantity,
-    table: &Table,
-    guest: &str,
-    schemes: [&str; 2],
-) -> BTreeMap<(LinkLoss, u32), [Series; 2]> {
-    let mut panels = BTreeMap::<(LinkLoss, u32), [Series; 2]>::new();
-    for cell in table.cells().filter(|cell| cell.guest == guest) {
-        let parameters = cell.link.parameters();
-        let Some(link) = parameters.filter(|link| RATES_MBIT.contains(&link.rate_mbit)) else {
-            continue;
-        };
-        let panel = panels.entry((link.loss, link.rate_mbit)).or_default();
-        for (series, scheme) in panel.iter_mut().zip(schemes) {
-            if let Some(figures) = table.get(cell, scheme) {
-                let spread = (quantity.of)(figures).filter(|_| figures.converges());
-                series.insert(link.rtt_ms, spread);
-            }
-        }
-    }
-    panels
-}
-
-fn told(loss: LinkLoss) -> String {
-    let percent = number(f64::from(loss.ppm()) / 1e4);
-    match loss {
-        LinkLoss::NONE => "no loss".to_owned(),
-        LinkLoss::Random { .. } => format!("{percent}% lost"),
-        LinkLoss::Bursts { .. } => format!("{percent}% lost in bursts"),
-    }
-}
-
 /// Both are logarithmic, and the same in all panels.
-struct Axes {
-    round_trips_ms: Vec<u32>,
+struct Axes<'a> {
     /// In the unit of the plot, from the least to the most.
     ticks: Vec<f64>,
-    scale: f64,
+    sweep: &'a Sweep,
 }
 
-impl Axes {
-    /// `None` without anything to show.
-    fn of<'a>(series: impl Iterator<Item = &'a Series>, scale: f64) -> Option<Self> {
-        let mut round_trips_ms = Vec::new();
-        let (mut min, mut max) = (f64::INFINITY, 0.0_f64);
-        for (rtt_ms, spread) in series.flatten() {
-            round_trips_ms.push(*rtt_ms);
-            if let Some(spread) = spread {
-                min = min.min(spread.min * scale);
-                max = max.max(spread.max * scale);
-            }
-        }
-        round_trips_ms.sort_unstable();
-        round_trips_ms.dedup();
-        (min > 0.0 && max > 0.0 && min.is_finite()).then(|| Self {
-            round_trips_ms,
-            ticks: ticks_of_powers(min, max),
-            scale,
-        })
-    }
-
+impl Axes<'_> {
     fn frame(
         &self,
         canvas: &Canvas<'_>,
@@ -167,7 +103,7 @@ impl Axes {
                 canvas.text((left - 6, y), &number(*tick), 10, Align::Right)?;
             }
         }
-        for rtt_ms in &self.round_trips_ms {
+        for rtt_ms in &self.sweep.round_trips_ms {
             let x = left + self.x(*rtt_ms);
             canvas.line(&[(x, top), (x, bottom)], FAINT)?;
             canvas.text((x, bottom + 9), &rtt_ms.to_string(), 10, Align::Centre)?;
@@ -193,7 +129,7 @@ impl Axes {
                 canvas.line(&[(x - 4, y + 4), (x + 4, y - 4)], colour)?;
                 continue;
             };
-            let y = |value: f64| top + self.y(value * self.scale);
+            let y = |value: f64| top + self.y(value);
             let at = (x, y(spread.median));
             canvas.rectangle(
                 [(at.0 - MARK, at.1 - MARK), (at.0 + MARK, at.1 + MARK)],
@@ -209,12 +145,7 @@ impl Axes {
     }
 
     fn x(&self, rtt_ms: u32) -> i32 {
-        let [first, .., last] = self.round_trips_ms[..] else {
-            return PANEL_WIDTH / 2;
-        };
-        let of = |ms: u32| f64::from(ms.max(1)).ln();
-        let part = (of(rtt_ms) - of(first)) / (of(last) - of(first)).max(f64::MIN_POSITIVE);
-        INSET + (part * f64::from(PANEL_WIDTH - 2 * INSET)) as i32
+        INSET + (self.sweep.part(rtt_ms) * f64::from(PANEL_WIDTH - 2 * INSET)) as i32
     }
 
     fn y(&self, value: f64) -> i32 {

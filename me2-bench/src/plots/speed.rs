@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::paint::{Align, Canvas, FAINT, INK, Point, colour, number, ticks, value};
+use super::{
+    numbers::{number, ticks, value},
+    paint::{Align, Canvas, FAINT, INK, Point, colour},
+};
 use crate::{
     results::{Came, Sample},
     summary::{CellKey, Table},
@@ -131,7 +134,11 @@ impl Axis {
 }
 
 /// The migration with the median time; one that did not move if none did.
-fn typical<'a>(cell: &CellKey, scheme: &str, samples: &'a [Sample]) -> Option<&'a Sample> {
+pub(crate) fn typical<'a>(
+    cell: &CellKey,
+    scheme: &str,
+    samples: &'a [Sample],
+) -> Option<&'a Sample> {
     let own = samples.iter().filter(|sample| {
         sample.link == cell.link && sample.guest == cell.guest && sample.scheme == scheme
     });

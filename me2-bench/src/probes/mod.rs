@@ -30,8 +30,10 @@ use crate::{
     warm::warm,
 };
 
+/// Its name, as in the manifest.
+pub(crate) const NAME: &str = "probes";
 const EXPERIMENT: Experiment = Experiment {
-    name: "probes",
+    name: NAME,
     limit: "the machine: speeds of two processes differ by several percent, by where their memory lies, so that \
             one pair says little; probe_time_percent has no such spread, and its counting, some 50 ns an event, \
             is in it in part; of one window the same holds as of one pair",
@@ -275,7 +277,7 @@ fn observe(
     migration: &str,
     run_arguments: &[&'static str],
 ) -> Result<Seen> {
-    warm(MEMORY_BYTES);
+    drop(warm(MEMORY_BYTES));
     let network = Network::start(link)?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let guest = Guest {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,9 @@ use super::{Manifest, SCHEMA_VERSION, Sample};
 
 /// Folders of one day and experiment.
 const NUMBER_MAX: u32 = 100;
+/// What is read of files that may have come from anywhere.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+const SAMPLES_BYTES_MAX: u64 = 256 << 20;
 
 /// Where manifest, samples and plots of one experiment are.
 pub(crate) struct Folder {
@@ -54,30 +57,51 @@ impl Folder {
             .into())
     }
 
-    fn manifest<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        let manifest = fs::read(self.file("manifest.json"));
-        let manifest =
-            manifest.with_context(|| format!("no manifest.json in {}", self.path.display()))?;
-        serde_json::from_slice(&manifest).context("manifest.json")
+    /// `manifest.json`, checked to be of the version that is known here.
+    pub(crate) fn manifest<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        let manifest = self.bytes("manifest.json", MANIFEST_BYTES_MAX)?;
+        let manifest: Value = serde_json::from_slice(&manifest).context("manifest.json")?;
+        let version = manifest["schema_version"].as_u64();
+        let version = version.context("manifest.json has no schema_version")?;
+        ensure!(
+            version == u64::from(SCHEMA_VERSION),
+            "schema version {version} is not known here"
+        );
+        serde_json::from_value(manifest).context("manifest.json")
+    }
+
+    /// The lines of `samples.jsonl`.
+    pub(crate) fn samples<T: DeserializeOwned>(&self) -> anyhow::Result<Vec<T>> {
+        let text = self.bytes("samples.jsonl", SAMPLES_BYTES_MAX)?;
+        let lines = text.split(|byte| *byte == b'\n').enumerate();
+        let lines = lines.filter(|(_, line)| !line.is_empty());
+        let samples = lines.map(|(index, line)| {
+            let sample = serde_json::from_slice(line);
+            sample.with_context(|| format!("samples.jsonl, line {}", index + 1))
+        });
+        samples.collect()
+    }
+
+    /// A file of it, if it is not longer than it may be.
+    fn bytes(&self, name: &str, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+        let missing = || format!("no {name} in {}", self.path.display());
+        let mut bytes = Vec::new();
+        let path = self.file(name);
+        ensure!(path.is_file(), missing());
+        let file = File::open(path).with_context(missing)?;
+        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        ensure!(
+            bytes.len() as u64 <= bytes_max,
+            "{name} has more than {} MiB",
+            bytes_max >> 20
+        );
+        Ok(bytes)
     }
 
     /// Opens one that is there; gives what is in it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<(Self, Manifest, Vec<Sample>)> {
         let folder = Self::at(path);
-        let manifest: Manifest = folder.manifest()?;
-        let version = manifest.schema_version;
-        ensure!(
-            version == SCHEMA_VERSION,
-            "schema version {version} is not known here"
-        );
-        let mut samples = Vec::new();
-        for (index, line) in BufReader::new(File::open(folder.file("samples.jsonl"))?)
-            .lines()
-            .enumerate()
-        {
-            let sample = serde_json::from_str(&line?);
-            samples.push(sample.with_context(|| format!("samples.jsonl, line {}", index + 1))?);
-        }
+        let (manifest, samples) = (folder.manifest()?, folder.samples()?);
         Ok((folder, manifest, samples))
     }
 
@@ -115,7 +139,7 @@ pub(crate) fn timestamp() -> String {
 }
 
 /// The root of the project, if this program still is where it was built; else the current folder.
-pub(super) fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     built
         .filter(|root| root.join("bench-results").is_dir())

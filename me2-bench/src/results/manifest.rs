@@ -50,6 +50,19 @@ pub(crate) enum Experiment {
 }
 
 impl Experiment {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Me2,
+        Self::Qemu,
+        Self::Ablation,
+        Self::Codecs,
+        Self::Wan,
+    ];
+
+    /// Whether there is one with this name.
+    pub(crate) fn is_known(name: &str) -> bool {
+        Self::ALL.iter().any(|known| known.name() == name)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Me2 => "me2",

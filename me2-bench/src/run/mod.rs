@@ -35,8 +35,8 @@ pub(crate) fn carry_out(
     let mut samples: Vec<Sample> = Vec::new();
     let mut left_out = Vec::new();
     for job in &jobs {
-        if plan.is_settled(job, &samples) {
-            progress.passed_over(job);
+        if let Some(settled) = plan.settled(job, &samples) {
+            progress.passed_over(job, settled);
             continue;
         }
         if !progress.has_time_for(job) {

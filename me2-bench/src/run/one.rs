@@ -52,7 +52,6 @@ pub(super) fn measure(programs: &Programs, job: &Job, order: u32) -> Sample {
 
 fn fill(sample: &mut Sample, programs: &Programs, job: &Job) -> anyhow::Result<()> {
     let guest = &job.cell.guest;
-    warm(guest.memory_bytes);
     let network = Network::start(job.cell.link)?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let stage = Stage {
@@ -71,7 +70,9 @@ fn fill(sample: &mut Sample, programs: &Programs, job: &Job) -> anyhow::Result<(
         "only {filled_percent}% of the guest's memory hold contents, {}% are needed",
         guest.filled_percent_min
     );
+    let memory = warm(guest.memory_bytes);
     thread::sleep(STEADY + REPORT_MARGIN);
+    drop(memory);
 
     let before = network.bytes()?;
     let outcome = pair.migrate()?;

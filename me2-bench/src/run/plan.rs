@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     /// Each is measured once in every run.
     pub(crate) cells: Vec<Cell>,
     pub(crate) runs: u32,
+    /// What took longer the first time is not measured again.
+    pub(crate) repeat_under: Option<Duration>,
     /// Of the order.
     pub(crate) seed: u64,
     /// What is measured first.
@@ -54,6 +56,13 @@ pub(crate) struct Cell {
     pub(crate) time_limit: Duration,
 }
 
+/// Why a cell is not measured again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    DoesNotConverge,
+    TakesLong,
+}
+
 /// One migration.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
@@ -76,15 +85,25 @@ impl Plan {
         jobs
     }
 
-    /// Whether enough is known: it does not converge.
-    pub(crate) fn is_settled(&self, job: &Job, samples: &[Sample]) -> bool {
-        let given_up = samples.iter().filter(|sample| {
+    /// Whether enough is known of a cell.
+    pub(crate) fn settled(&self, job: &Job, samples: &[Sample]) -> Option<Settled> {
+        let same = samples.iter().filter(|sample| {
             sample.link == job.cell.link
                 && sample.guest == job.cell.guest.name
                 && sample.scheme == job.cell.scheme.name
-                && sample.came == Came::DidNotConverge
         });
-        given_up.count() >= NOT_CONVERGED_MAX
+        let limit_ms = self.repeat_under.map(|limit| limit.as_secs_f64() * 1e3);
+        let mut given_up = 0;
+        for sample in same {
+            match sample.came {
+                Came::DidNotConverge => given_up += 1,
+                Came::Moved if limit_ms.is_some_and(|limit| sample.total_time_ms >= limit) => {
+                    return Some(Settled::TakesLong);
+                }
+                _ => {}
+            }
+        }
+        (given_up >= NOT_CONVERGED_MAX).then_some(Settled::DoesNotConverge)
     }
 }
 
@@ -156,6 +175,7 @@ pub(super) mod tests {
         Plan {
             cells: (0..8).map(cell).collect(),
             runs: 3,
+            repeat_under: None,
             seed,
             order: Order::Shuffled,
             budget: None,
@@ -195,9 +215,37 @@ pub(super) mod tests {
         let plan = plan(1);
         let job = &plan.jobs()[0];
         let mut sample = Sample::of(LinkName::A, "kv", &job.cell.scheme.name, 1.0, 1);
-        assert!(!plan.is_settled(job, &[sample.clone(), sample.clone()]));
+        assert_eq!(plan.settled(job, &[sample.clone(), sample.clone()]), None);
         sample.came = Came::DidNotConverge;
-        assert!(!plan.is_settled(job, std::slice::from_ref(&sample)));
-        assert!(plan.is_settled(job, &[sample.clone(), sample]));
+        assert_eq!(plan.settled(job, std::slice::from_ref(&sample)), None);
+        let twice = [sample.clone(), sample];
+        assert_eq!(plan.settled(job, &twice), Some(Settled::DoesNotConverge));
+    }
+
+    #[test]
+    fn what_takes_long_is_measured_once() {
+        let mut plan = plan(1);
+        let job = &plan.jobs()[0];
+        let took = |seconds| {
+            [Sample::of(
+                LinkName::A,
+                "kv",
+                &job.cell.scheme.name,
+                seconds,
+                1,
+            )]
+        };
+        assert_eq!(plan.settled(job, &took(30.0)), None);
+        plan.repeat_under = Some(Duration::from_secs(20));
+        assert_eq!(plan.settled(job, &took(30.0)), Some(Settled::TakesLong));
+        assert_eq!(plan.settled(job, &took(10.0)), None);
+        let other = [Sample::of(
+            LinkName::B,
+            "kv",
+            &job.cell.scheme.name,
+            30.0,
+            1,
+        )];
+        assert_eq!(plan.settled(job, &other), None);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Job,
     budget::{Budget, Estimates, listed},
+    plan::Settled,
 };
 use crate::{
     results::{Came, Sample},
@@ -72,10 +73,14 @@ impl Progress {
         self.left.pop();
     }
 
-    pub(super) fn passed_over(&mut self, job: &Job) {
+    pub(super) fn passed_over(&mut self, job: &Job, settled: Settled) {
         self.left.pop();
         let what = job.cell.describe();
-        eprintln!("{} {what}: not again, it does not converge", self.count());
+        let why = match settled {
+            Settled::DoesNotConverge => "does not converge",
+            Settled::TakesLong => "takes long",
+        };
+        eprintln!("{} {what}: not again, it {why}", self.count());
         self.since = Instant::now();
     }
 

@@ -159,6 +159,8 @@ impl Me2<'_> {
         let mut command = self.network.command(end, &program.to_string_lossy());
         command
             .env("ME2_CONFIG_DIR", self.folder.join("config"))
+            // No defaults of this host.
+            .env("ME2_CONFIG", "/dev/null")
             .env("ME2_RUNTIME_DIR", self.folder.join("run"))
             .env_remove("RUST_LOG");
         command

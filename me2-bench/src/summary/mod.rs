@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::results::{Came, Experiment, Manifest, Sample};
 pub(crate) use figures::{CellKey, Figures, Measure, Table};
 use table::Text;
+pub(crate) use targets::{Figure, Kept};
 
 /// The same for people and for programs.
 pub(crate) struct Summary {

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::results::{Came, Sample};
+use crate::{
+    results::{Came, Sample},
+    target::Target,
+};
 
 /// A miss is a request and its answer, and room for what is under way before that.
 const MISS_ROUND_TRIPS: f64 = 1.5;
@@ -16,46 +19,41 @@ const SPEED_MIN: f64 = 0.9;
 const FAULT_P50_ROUND_TRIPS: f64 = 1.1;
 const FAULT_P50_BEYOND_MS: f64 = 0.5;
 const FAULT_P99_ROUND_TRIPS: f64 = 1.5;
+/// Of the pages first touched within a second so many are there already.
+const PRESENT_MIN: f64 = 0.9;
 /// Where more is lost than this, some answers have to be sent twice: no target for them.
 const FAULT_P99_LOSS_PPM_MAX: u32 = 1000;
 
 /// A figure and its target.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Figure {
-    pub(super) name: &'static str,
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
     /// `None`: not known, or there was nothing to measure.
-    pub(super) value: Option<f64>,
-    pub(super) target: Target,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Target {
-    AtMost(f64),
-    AtLeast(f64),
-    None,
+    pub(crate) value: Option<f64>,
+    pub(crate) target: Target,
 }
 
 /// One migration: its figures, in the order in which they are shown, and what else belongs to them.
-pub(super) struct Kept {
-    pub(super) figures: [Figure; 5],
+pub(crate) struct Kept {
+    pub(crate) figures: [Figure; 6],
     /// How long the final dirty set takes on the link, if it goes with the handover; else 0.
-    pub(super) final_set_ms: f64,
-    pub(super) faults: Option<u64>,
+    pub(crate) final_set_ms: f64,
+    pub(crate) faults: Option<u64>,
     /// Of the distinct pages first touched within a second after the resume.
-    pub(super) touched: Option<Touched>,
+    pub(crate) touched: Option<Touched>,
     mismatched_pages: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Touched {
-    pub(super) pages: u64,
+pub(crate) struct Touched {
+    pub(crate) pages: u64,
     /// Those that were there already.
-    pub(super) present: u64,
+    pub(crate) present: u64,
 }
 
 impl Kept {
     /// `None` for one that did not move, and for a link without parameters.
-    pub(super) fn of(sample: &Sample) -> Option<Self> {
+    pub(crate) fn of(sample: &Sample) -> Option<Self> {
         let link = sample.link.parameters()?;
         if sample.came != Came::Moved {
             return None;
@@ -87,6 +85,7 @@ impl Kept {
         };
         let touched = &postcopy["touched_first_second"];
         let touched = touched["pages"].as_u64().zip(touched["present"].as_u64());
+        let touched = touched.map(|(pages, present)| Touched { pages, present });
         Some(Self {
             figures: [
                 figure(
@@ -117,16 +116,21 @@ impl Kept {
                         false => Target::None,
                     },
                 ),
+                figure(
+                    "present_when_touched",
+                    touched.and_then(Touched::share),
+                    Target::AtLeast(PRESENT_MIN),
+                ),
             ],
             final_set_ms,
             faults,
-            touched: touched.map(|(pages, present)| Touched { pages, present }),
+            touched,
             mismatched_pages: report["verify"]["mismatched_pages"].as_u64(),
         })
     }
 
     /// For programs.
-    pub(super) fn document(&self, sample: &Sample) -> Value {
+    pub(crate) fn document(&self, sample: &Sample) -> Value {
         let mut row = json!({
             "link": sample.link,
             "guest": sample.guest,
@@ -157,33 +161,28 @@ impl Kept {
 }
 
 impl Touched {
-    pub(super) fn share(self) -> Option<f64> {
+    pub(crate) fn share(self) -> Option<f64> {
         crate::statistics::ratio(self.present as f64, self.pages as f64)
-    }
-}
-
-impl Target {
-    fn value(self) -> Option<f64> {
-        match self {
-            Self::AtMost(value) | Self::AtLeast(value) => Some(value),
-            Self::None => None,
-        }
     }
 }
 
 impl Figure {
     /// `None` where there is nothing to compare.
-    pub(super) fn is_met(&self) -> Option<bool> {
-        let value = self.value?;
+    pub(crate) fn is_met(&self) -> Option<bool> {
+        self.target.is_met(self.value?)
+    }
+
+    /// How far it is from its target, as a ratio: above 1 it misses it; `None` without one.
+    pub(crate) fn beyond(&self) -> Option<f64> {
+        let (value, target) = (self.value?, self.target.value()?);
         match self.target {
-            Target::AtMost(target) => Some(value <= target),
-            Target::AtLeast(target) => Some(value >= target),
-            Target::None => None,
+            Target::AtLeast(_) => crate::statistics::ratio(target, value),
+            _ => crate::statistics::ratio(value, target),
         }
     }
 
     /// The figure beside its target, with the sign that holds: `31.0 ≤ 85.0`, `97.0 > 85.0`.
-    pub(super) fn told(&self, digits: usize) -> String {
+    pub(crate) fn told(&self, digits: usize) -> String {
         let Some(value) = self.value else {
             return "–".to_owned();
         };
@@ -295,6 +294,7 @@ mod tests {
         let with = sample("A", 1.0, report);
         let document = Kept::of(&with).unwrap().document(&with);
         assert_eq!(document["touched_first_second"]["share"], 0.75);
+        assert_eq!(document["present_when_touched"]["is_met"], false);
         let without = sample("A", 1.0, Value::Null);
         let document = Kept::of(&without).unwrap().document(&without);
         assert_eq!(document["touched_first_second"], Value::Null);

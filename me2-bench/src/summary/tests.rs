@@ -162,6 +162,12 @@ fn wan_compares_with_the_rival_and_tells_targets_and_what_was_left_out() {
     assert_eq!(targets[0]["link"], "B");
     assert_eq!(targets[0]["longest_gap_ms"]["is_met"], false);
     assert!(near(&targets[0]["longest_gap_ms"]["value"], 40.0));
+    assert_eq!(document["worst"][0]["link"], "B");
+    assert_eq!(document["worst"][0]["ratio"], 0.5);
+    assert!(
+        human.contains("worst total_time_ratio: 0.50 on B mixed"),
+        "{human}"
+    );
     assert!(human.contains("longest_gap_ms 0/2"), "{human}");
     assert!(human.contains("40.0 > 35.0"), "{human}");
     assert_eq!(document["left_out"][0], "me2-precopy kv: A");

@@ -60,18 +60,42 @@ fn compare(verdict: &mut Verdict, table: &Table) {
         }
         listed.push(row);
     }
+    verdict.field(
+        "worst",
+        json!(MEASURES.map(|(name, _)| worst(&listed, name))),
+    );
     let means = all.map(geometric_mean);
     let mean = ["geometric".to_owned(), "mean".to_owned()];
     text.row(mean.into_iter().chain(means.map(ratio)));
     let named = MEASURES.iter().zip(means);
     let named = named.map(|((name, _), mean)| ((*name).to_owned(), json!(mean)));
     verdict.field("rival", json!(rival));
-    verdict.field("cells", json!(listed));
+    verdict.field("cells", json!(&listed));
     verdict.field("average", named.collect::<serde_json::Map<_, _>>().into());
     verdict.lines.push(format!(
         "{HYBRID} as a ratio to {rival}, where both moved every time (below 1: less):"
     ));
     verdict.lines.push(text.finish());
+    for worst in MEASURES.map(|(name, _)| worst(&listed, name)) {
+        if let Some(ratio) = worst["ratio"].as_f64() {
+            let word = |name: &str| worst[name].as_str().unwrap_or_default().to_owned();
+            let (measure, link, guest) = (word("measure"), word("link"), word("guest"));
+            verdict
+                .lines
+                .push(format!("worst {measure}: {ratio:.2} on {link} {guest}"));
+        }
+    }
+}
+
+/// The link and guest where the ratio is largest; null without any.
+fn worst(cells: &[Value], measure: &str) -> Value {
+    let ratios = cells
+        .iter()
+        .filter_map(|cell| Some((cell, cell[measure].as_f64()?)));
+    let worst = ratios.max_by(|(_, one), (_, other)| one.total_cmp(other));
+    worst.map_or(Value::Null, |(cell, ratio)| {
+        json!({ "measure": measure, "link": cell["link"], "guest": cell["guest"], "ratio": ratio })
+    })
 }
 
 /// Each migration's figures beside their targets; people see those of the links with a name.
@@ -91,9 +115,7 @@ fn judge(verdict: &mut Verdict, samples: &[Sample]) {
     if kept.is_empty() {
         return;
     }
-    // Older reports do not have it.
-    let has_touched = kept.iter().any(|(_, kept)| kept.touched.is_some());
-    let mut head = vec![
+    let mut text = Text::new(&[
         "link",
         "guest",
         "run",
@@ -103,15 +125,11 @@ fn judge(verdict: &mut Verdict, samples: &[Sample]) {
         "faults",
         "fault p50, ms",
         "fault p99, ms",
-    ];
-    if has_touched {
-        head.push("there when touched");
-    }
-    let mut text = Text::new(&head);
+        "there when touched",
+    ]);
     for (sample, kept) in &kept {
-        let [gap, recovered, speed, p50, p99] = &kept.figures;
-        let touched = kept.touched.and_then(|touched| touched.share());
-        let mut row = vec![
+        let [gap, recovered, speed, p50, p99, present] = &kept.figures;
+        text.row([
             sample.link.to_string(),
             sample.guest.clone(),
             sample.run.to_string(),
@@ -121,11 +139,8 @@ fn judge(verdict: &mut Verdict, samples: &[Sample]) {
             kept.faults.map_or_else(dash, |faults| faults.to_string()),
             p50.told(1),
             p99.told(1),
-        ];
-        if has_touched {
-            row.push(touched.map_or_else(dash, |share| format!("{:.1}%", share * 100.0)));
-        }
-        text.row(row);
+            present.told(3),
+        ]);
     }
     verdict.lines.push(format!(
         "{HYBRID}, each migration beside its targets (of the gap: half a round trip, 10 ms and the \
@@ -141,7 +156,7 @@ fn dash() -> String {
 
 /// How many keep to each target.
 fn met(kept: &[(&Sample, Kept)]) -> String {
-    let figures: Vec<&[Figure; 5]> = kept.iter().map(|(_, kept)| &kept.figures).collect();
+    let figures: Vec<&[Figure; 6]> = kept.iter().map(|(_, kept)| &kept.figures).collect();
     let names = figures[0].iter().map(|figure| figure.name);
     let counted = names.enumerate().map(|(index, name)| {
         let judged: Vec<bool> = figures

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
 use me2_link::{Action, Change, LinkSpec, Loss};
 
 use super::ends::{BIN, Seen};
@@ -44,21 +43,7 @@ pub(super) struct Case {
     changes: bool,
 }
 
-/// Those with these names, or all.
-pub(super) fn named(names: &[String]) -> Result<Vec<Case>> {
-    let all = all();
-    for name in names {
-        if !all.iter().any(|case| case.name == name) {
-            let known: Vec<_> = all.iter().map(|case| case.name).collect();
-            bail!("no case called {name}, there are: {}", known.join(", "));
-        }
-    }
-    let mut wanted = all;
-    wanted.retain(|case| names.is_empty() || names.iter().any(|name| name == case.name));
-    Ok(wanted)
-}
-
-fn all() -> Vec<Case> {
+pub(super) fn all() -> Vec<Case> {
     let link = |name, what, spec| Case {
         name,
         what,
@@ -203,9 +188,7 @@ mod tests {
 
     #[test]
     fn cases_have_names_of_their_own() {
-        assert!(named(&["D".to_owned()]).is_err());
         let names: std::collections::HashSet<_> = all().iter().map(|case| case.name).collect();
         assert_eq!(names.len(), all().len());
-        assert_eq!(named(&["B".to_owned()]).unwrap().len(), 1);
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -13,11 +13,11 @@ use std::{
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use me2_user::{
-    identity::{Identity, TrustStore},
+    identity::Credentials,
     transport::{
         endpoint::{self, Listener},
         pace::Pacer,
-        window::SendWindow,
+        window::{SendWindow, Waiting},
     },
 };
 use quinn::{Connection, RecvStream, SendStream};
@@ -33,7 +33,7 @@ const BULK_STREAMS: usize = 2;
 const WRITE_BYTES: usize = 64 << 10;
 const PRIORITY_BULK: i32 = -1;
 /// What is delivered is counted by this time.
-pub(super) const BIN: Duration = Duration::from_millis(100);
+pub(crate) const BIN: Duration = Duration::from_millis(100);
 
 /// What the destination says when it can be connected to, and when the first byte is there.
 pub(super) const READY: &str = "ready";
@@ -41,13 +41,13 @@ pub(super) const BEGUN: &str = "begun";
 
 /// What the destination saw.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Bytes of each connection, bin by bin from the first byte of any on.
-    pub(super) flows: Vec<Vec<u64>>,
+    pub(crate) flows: Vec<Vec<u64>>,
     /// Of a connection by TCP.
-    pub(super) tcp: Vec<u64>,
+    pub(crate) tcp: Vec<u64>,
     /// How long requests took, in microseconds: the shortest, and so on by thousandths of them.
-    pub(super) requests_us: Vec<u64>,
+    pub(crate) requests_us: Vec<u64>,
 }
 
 /// Which end.
@@ -122,13 +122,9 @@ impl Counts {
     }
 }
 
-fn credentials(folder: &Path) -> Result<(Identity, TrustStore)> {
-    Ok((Identity::load(folder)?, TrustStore::load(folder)?))
-}
-
 async fn destination(args: &EndArgs) -> Result<()> {
-    let (identity, trust) = credentials(&args.config_dir)?;
-    let mut listener = Listener::bind(args.address, &identity, &trust)?;
+    let credentials = Arc::new(Credentials::load(&args.config_dir)?);
+    let mut listener = Listener::bind(args.address, credentials)?;
     let counts = Counts::default();
     let tcp = TcpListener::bind(args.address)?;
     let tcp_counts = counts.clone();
@@ -214,11 +210,12 @@ fn count_tcp(listener: &TcpListener, counts: &Counts) {
 }
 
 async fn source(args: &EndArgs) -> Result<()> {
-    let (identity, trust) = credentials(&args.config_dir)?;
-    let (_endpoint, peer) = endpoint::connect(args.address, &identity, &trust).await?;
+    let credentials = Credentials::load(&args.config_dir)?;
+    let (identity, trust) = (credentials.identity(), credentials.trust());
+    let (_endpoint, peer) = endpoint::connect(args.address, &identity, trust).await?;
     let connection = peer.connection;
     let window = SendWindow::new(connection.clone(), Arc::new(Pacer::unlimited()));
-    tokio::spawn(window.clone().follow());
+    tokio::spawn(window.clone().follow(Waiting::Guest));
     for _ in 0..BULK_STREAMS {
         let stream = connection.open_uni().await?;
         stream.set_priority(PRIORITY_BULK)?;

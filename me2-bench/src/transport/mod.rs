@@ -5,14 +5,15 @@
 
 mod cases;
 mod ends;
+mod kept;
 mod plot;
+mod targets;
 
 use std::{
     collections::BTreeMap,
     env,
     fs::File,
     io::Write,
-    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -20,18 +21,22 @@ use std::{
 use anyhow::{Context, Result};
 use me2_link::{End, Link};
 use me2_user::identity::Identity;
-use serde::Serialize;
 use serde_json::json;
 
-pub(crate) use self::ends::{EndArgs, play};
 use self::{
     cases::{Case, Rival},
     ends::Seen,
+    kept::Sample,
+};
+pub(crate) use self::{
+    ends::{BIN, EndArgs, play},
+    kept::Kept,
 };
 use crate::{
+    cases::{CasesArgs, shown, wanted},
     experiments::Output,
     process::{Process, bound_to_us},
-    results::{Build, Folder, Host, SCHEMA_VERSION, timestamp},
+    results::Folder,
     statistics::Spread,
 };
 
@@ -46,81 +51,62 @@ const PATIENCE: Duration = Duration::from_secs(20);
 Cases: A, B, C (links as in the other experiments), C-loss-1 and C-loss-3 (with 1% and 3% loss),
 C-changes (200, then 80, then 200 Mbit/s), B-two (two connections), B-tcp (beside TCP cubic).
 Shares are of what a link's rate leaves for payload. Requests: 100 bytes, answered by 4 KiB, four at
-a time, beside bulk at full rate.")]
-pub(crate) struct TransportArgs {
-    /// Only these cases
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    cases: Vec<String>,
-    /// One run of each case [default: 5]
-    #[arg(long)]
-    quick: bool,
-    /// Runs of each case
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: Option<u32>,
-    /// Folder for the results; new or empty [default: one of today in bench-results]
-    #[arg(long, value_name = "FOLDER")]
-    results: Option<PathBuf>,
-    /// How the summary is printed
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
-    output: Output,
-}
+a time, beside bulk at full rate.
 
-/// One run of a case.
-#[derive(Debug, Serialize)]
-struct Sample {
-    case: &'static str,
-    run: u32,
-    /// By name, with the unit in it.
-    figures: Vec<(&'static str, f64)>,
-    seen: Seen,
+Exit status: 0 all targets are met; 1 one is missed: stderr says which; 2 usage.")]
+pub(crate) struct TransportArgs {
+    #[command(flatten)]
+    common: CasesArgs,
 }
 
 /// `bench transport`.
 pub(crate) fn run(args: &TransportArgs) -> Result<ExitCode> {
-    let runs = args.runs.unwrap_or(if args.quick { 1 } else { 5 });
-    let cases = cases::named(&args.cases)?;
-    let folder = Folder::create(args.results.as_deref(), EXPERIMENT)?;
+    let common = &args.common;
+    let cases = wanted(cases::all(), &common.cases, |case| case.name)?;
+    let folder = Folder::create(common.results.as_deref(), EXPERIMENT)?;
     eprintln!("results: {}", folder.path().display());
-    folder.write("manifest.json", &manifest(&cases, runs))?;
+    let links: BTreeMap<_, _> = cases.iter().map(|case| (case.name, &case.spec)).collect();
+    let told: BTreeMap<_, _> = cases.iter().map(|case| (case.name, case.what)).collect();
+    let mut manifest = common.manifest(EXPERIMENT);
+    manifest["links"] = json!(links);
+    manifest["what"] = json!(told);
+    folder.write("manifest.json", &manifest)?;
     let mut lines = File::create(folder.file("samples.jsonl"))?;
-    let mut samples = Vec::new();
-    for run in 1..=runs {
+    for run in 1..=common.runs() {
         for case in &cases {
             let sample = measure(case, run).with_context(|| format!("case {}", case.name))?;
             eprintln!("{} run {run}: {}", case.name, shown(&sample.figures));
             writeln!(lines, "{}", serde_json::to_string(&sample)?)?;
-            samples.push(sample);
         }
     }
-    let summary = summary(&cases, &samples);
+    tell(&folder, common.output)
+}
+
+/// `bench plot` of a folder of `bench transport`: summary and plot anew.
+pub(crate) fn plot(folder: &Folder, output: Output) -> Result<ExitCode> {
+    tell(folder, output)
+}
+
+/// Sums up, draws and prints what is kept. Fails if a target is missed.
+fn tell(folder: &Folder, output: Output) -> Result<ExitCode> {
+    let kept = Kept::read(folder)?;
+    let summary = kept.summary();
     folder.write("summary.json", &summary)?;
-    plot::draw(&folder)?;
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&summary)?),
-        Output::Human => print(&cases, &samples),
+    plot::draw(folder, &kept)?;
+    match output {
+        Output::Json => println!("{summary:#}"),
+        Output::Human => print(&kept),
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `bench plot` of a folder of `bench transport`: the plot anew.
-pub(crate) fn plot(folder: &Path) -> Result<ExitCode> {
-    plot::draw(&Folder::at(folder))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn manifest(cases: &[Case], runs: u32) -> serde_json::Value {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let links: BTreeMap<_, _> = cases.iter().map(|case| (case.name, &case.spec)).collect();
-    json!({
-        "schema_version": SCHEMA_VERSION,
-        "experiment": EXPERIMENT,
-        "started": timestamp(),
-        "command": format!("cargo xtask bench {}", arguments.join(" ")),
-        "me2": Build::of_this_tree(),
-        "host": Host::of_this_machine(),
-        "runs": runs,
-        "links": links,
-    })
+    let mut is_missed = false;
+    for case in kept.cases() {
+        for (name, told) in kept.told(case) {
+            if told.is_met() == Some(false) {
+                eprintln!("missed: {case} {name}");
+                is_missed = true;
+            }
+        }
+    }
+    Ok(ExitCode::from(u8::from(is_missed)))
 }
 
 fn measure(case: &Case, run: u32) -> Result<Sample> {
@@ -175,59 +161,27 @@ fn measure(case: &Case, run: u32) -> Result<Sample> {
     let seen: Seen = serde_json::from_str(seen).context("what the destination said")?;
     let stats = link.stats().a_to_b;
     let dropped = stats.queue_drops as f64 / (stats.packets + stats.queue_drops).max(1) as f64;
-    Ok(Sample {
-        case: case.name,
+    Ok(Sample::new(
+        case.name,
         run,
-        figures: case.figures(&seen, begun, dropped),
+        case.figures(&seen, begun, dropped),
         seen,
-    })
+    ))
 }
 
-fn spreads<'a>(case: &Case, samples: &'a [Sample]) -> Vec<(&'static str, Spread)> {
-    let of_case: Vec<&'a Sample> = samples.iter().filter(|s| s.case == case.name).collect();
-    let names = of_case.first().map(|sample| &sample.figures);
-    names
-        .into_iter()
-        .flatten()
-        .enumerate()
-        .filter_map(|(at, (name, _))| {
-            let values = of_case.iter().map(|sample| sample.figures[at].1);
-            // A run in which something never came has no figure for it.
-            let values = values.filter(|value| value.is_finite());
-            Some((*name, Spread::of(values)?))
-        })
-        .collect()
-}
-
-fn summary(cases: &[Case], samples: &[Sample]) -> serde_json::Value {
-    let of = |case: &Case| {
-        let figures: serde_json::Map<_, _> = spreads(case, samples)
-            .into_iter()
-            .map(|(name, spread)| (name.to_owned(), json!(spread)))
-            .collect();
-        json!({ "case": case.name, "figures": figures })
-    };
-    json!({
-        "schema_version": SCHEMA_VERSION,
-        "cases": cases.iter().map(of).collect::<Vec<_>>(),
-    })
-}
-
-fn print(cases: &[Case], samples: &[Sample]) {
-    for case in cases {
-        println!("{}: {}", case.name, case.what);
-        for (name, spread) in spreads(case, samples) {
-            println!(
-                "  {name:<40} {:>9.3}   ({:.3} to {:.3})",
-                spread.median, spread.min, spread.max
-            );
+fn print(kept: &Kept) {
+    for case in kept.cases() {
+        println!("{case}: {}", kept.what(case));
+        for (name, told) in kept.told(case) {
+            let Spread {
+                median, min, max, ..
+            } = told.spread;
+            let verdict = match told.is_met() {
+                Some(true) => format!("   {}: met", told.target.told()),
+                Some(false) => format!("   {}: MISSED", told.target.told()),
+                None => String::new(),
+            };
+            println!("  {name:<40} {median:>9.3}   ({min:.3} to {max:.3}){verdict}");
         }
     }
-}
-
-fn shown(figures: &[(&'static str, f64)]) -> String {
-    let each = figures
-        .iter()
-        .map(|(name, value)| format!("{name} {value:.3}"));
-    each.collect::<Vec<_>>().join(", ")
 }

@@ -1,15 +1,11 @@
 //! The plot of the experiment, from its manifest and samples alone.
 
-use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader},
+use anyhow::Result;
+
+use super::{
+    ends::{BIN, Seen},
+    kept::Kept,
 };
-
-use anyhow::{Context, Result};
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::ends::{BIN, Seen};
 use crate::{
     plots::{Strip, draw_flows},
     results::Folder,
@@ -18,30 +14,23 @@ use crate::{
 /// Bins that a mean is taken of: what waits for one lost packet arrives at once when that is there.
 const MEAN_BINS: usize = 5;
 
-/// What of a sample is drawn.
-#[derive(Deserialize)]
-struct Kept {
-    case: String,
-    run: u32,
-    seen: Seen,
-}
-
 /// Draws it into the folder.
-pub(super) fn draw(folder: &Folder) -> Result<()> {
-    let manifest: Value = serde_json::from_slice(&fs::read(folder.file("manifest.json"))?)?;
-    let mut strips = Vec::new();
-    for line in BufReader::new(File::open(folder.file("samples.jsonl"))?).lines() {
-        let kept: Kept = serde_json::from_str(&line?).context("samples.jsonl")?;
-        if kept.run == 1 {
-            let rate = manifest["links"][&kept.case]["rate_bits_per_second"].as_f64();
-            let rate = rate.with_context(|| format!("no link of case {}", kept.case))?;
-            strips.push(strip(kept, rate));
-        }
-    }
-    draw_flows(&folder.file("flows.svg"), BIN.as_secs_f64(), &strips)
+pub(super) fn draw(folder: &Folder, kept: &Kept) -> Result<()> {
+    let path = folder.file("flows.svg");
+    draw_flows(&path, BIN.as_secs_f64(), &kept.strips())
 }
 
-fn strip(kept: Kept, rate: f64) -> Strip {
+impl Kept {
+    /// What arrived over time, in the first run of each case.
+    pub(crate) fn strips(&self) -> Vec<Strip> {
+        let first = self.samples.iter().filter(|sample| sample.run == 1);
+        first
+            .map(|sample| strip(&sample.case, &sample.seen, self.rate(&sample.case)))
+            .collect()
+    }
+}
+
+fn strip(name: &str, seen: &Seen, rate: f64) -> Strip {
     let shares = |bins: &[u64]| {
         let share = |bytes: f64| bytes * 8.0 / BIN.as_secs_f64() / rate;
         let means = bins.windows(MEAN_BINS.min(bins.len()).max(1));
@@ -49,18 +38,18 @@ fn strip(kept: Kept, rate: f64) -> Strip {
         means.map(share).collect::<Vec<_>>()
     };
     let flow = |index: usize| {
-        let flow = kept.seen.flows.get(index);
+        let flow = seen.flows.get(index);
         shares(flow.map_or(&[], Vec::as_slice))
     };
-    let is_other_tcp = !kept.seen.tcp.is_empty();
+    let is_other_tcp = !seen.tcp.is_empty();
     Strip {
         first: flow(0),
         other: match is_other_tcp {
-            true => shares(&kept.seen.tcp),
+            true => shares(&seen.tcp),
             false => flow(1),
         },
         is_other_tcp,
-        name: kept.case,
+        name: name.to_owned(),
     }
 }
 
@@ -70,22 +59,21 @@ mod tests {
 
     #[test]
     fn flows_are_parts_of_the_rate() {
-        let kept = |flows, tcp| Kept {
-            case: "B".into(),
-            run: 1,
-            seen: Seen {
+        let strip = |flows, tcp| {
+            let seen = Seen {
                 flows,
                 tcp,
                 requests_us: vec![],
-            },
+            };
+            strip("B", &seen, 1e8)
         };
         // 100 Mbit/s are 1.25 MB in a tenth of a second.
         let mut first = vec![1_250_000; 6];
         first[5] = 0;
-        let two = strip(kept(vec![first, vec![625_000]], vec![]), 1e8);
+        let two = strip(vec![first, vec![625_000]], vec![]);
         assert_eq!((two.first, two.other), (vec![1.0, 0.8], vec![0.5]));
         assert!(!two.is_other_tcp);
-        let beside = strip(kept(vec![vec![0]], vec![312_500]), 1e8);
+        let beside = strip(vec![vec![0]], vec![312_500]);
         assert_eq!((beside.other, beside.is_other_tcp), (vec![0.25], true));
     }
 }

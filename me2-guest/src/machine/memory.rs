@@ -86,6 +86,16 @@ pub(crate) fn map(ram: &Ranges, free: &mut Ranges) {
     }
 }
 
+/// Maps the 2 MiB at `address` below 4 GiB, where devices are, for ring 3.
+pub(crate) fn map_device(address: u64, free: &mut Ranges) {
+    map_in_gib(
+        (address / GIB) as usize,
+        address,
+        address + LARGE_PAGE,
+        free,
+    );
+}
+
 /// Takes zeroed pages in one piece.
 pub(crate) fn take_zeroed(free: &mut Ranges, pages: u64) -> Option<u64> {
     let address = free.take(pages)?;

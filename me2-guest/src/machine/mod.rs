@@ -5,10 +5,13 @@
 
 pub(crate) mod clock;
 pub(crate) mod cpu;
+pub(crate) mod disk;
 mod intrinsics;
 pub(crate) mod memory;
+pub(crate) mod net;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod serial;
 pub(crate) mod smp;
 mod start;
+mod virtio;

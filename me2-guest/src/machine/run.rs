@@ -7,6 +7,8 @@ use me2_guest::work::{Counters, Worker};
 
 use super::clock::Clock;
 use super::cpu::{self, Exit, SLEEP_NS_MIN};
+use super::disk::{self, Disk};
+use super::net::Net;
 use super::plan::{PhysicalPages, Plan};
 use super::serial::{heartbeat, print_line, try_print_line};
 
@@ -25,7 +27,7 @@ static READY_NS: AtomicU64 = AtomicU64::new(0);
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Fills the share of this CPU, waits for the others, and works until the machine ends.
-pub(crate) fn fill_and_run(cpu: usize, mut clock: Clock) -> ! {
+pub(crate) fn fill_and_run(cpu: usize, mut clock: Clock, polled: Polled) -> ! {
     let plan = Plan::get().expect("there is a plan before there is work");
     let worker = Worker::fill(
         plan.share(cpu),
@@ -65,10 +67,19 @@ pub(crate) fn fill_and_run(cpu: usize, mut clock: Clock) -> ! {
         clock,
         worker,
         teller,
+        polled,
+        disk_told_ns: 0,
         corrupt_ns,
         end_ns,
     }
     .run()
+}
+
+/// Devices that are looked at all the time; CPU 0's, if there are any.
+#[derive(Default)]
+pub(crate) struct Polled {
+    pub(crate) disk: Option<Disk>,
+    pub(crate) net: Option<Net>,
 }
 
 struct Runner {
@@ -76,6 +87,8 @@ struct Runner {
     clock: Clock,
     worker: Worker<'static, PhysicalPages>,
     teller: Teller,
+    polled: Polled,
+    disk_told_ns: u64,
     /// When to flip a bit; `u64::MAX`: never.
     corrupt_ns: u64,
     /// When to end; `u64::MAX`: never.
@@ -98,6 +111,11 @@ impl Runner {
                 Ok(next_ns) => next_ns,
                 Err(failure) => self.fail(now_ns, failure),
             };
+            // It is polled.
+            let next_ns = match self.work_on_devices(now_ns) {
+                true => next_ns.min(now_ns + NAP_NS),
+                false => next_ns,
+            };
             let told_ns = self.teller.tell(now_ns, &self.worker.counters());
             if next_ns > now_ns {
                 let until_ns = next_ns
@@ -109,6 +127,33 @@ impl Runner {
             }
         }
         cpu::park()
+    }
+
+    /// Whether there are any.
+    fn work_on_devices(&mut self, now_ns: u64) -> bool {
+        if let Some(net) = &mut self.polled.net {
+            net.work();
+        }
+        let Some(disk) = &mut self.polled.disk else {
+            return self.polled.net.is_some();
+        };
+        if let Err(disk::Failure {
+            what,
+            expected,
+            found,
+        }) = disk.work()
+        {
+            STOP.store(true, Ordering::Relaxed);
+            print_line(format_args!(
+                "me2-guest ERROR disk check={what} expected={expected:#x} found={found:#x}"
+            ));
+            cpu::exit(Exit::Error)
+        }
+        if now_ns >= self.disk_told_ns {
+            disk.tell();
+            self.disk_told_ns = now_ns + REPORT_NS;
+        }
+        true
     }
 
     fn fail(&mut self, now_ns: u64, failure: Failure) -> ! {

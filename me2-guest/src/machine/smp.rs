@@ -74,7 +74,7 @@ pub(crate) fn other_cpu(cpu: usize) -> ! {
         spin_loop();
     };
     match clock {
-        Some(clock) if cpu < plan.cpus => run::fill_and_run(cpu, clock),
+        Some(clock) if cpu < plan.cpus => run::fill_and_run(cpu, clock, run::Polled::default()),
         // It came up too late to be counted.
         _ => cpu::park(),
     }

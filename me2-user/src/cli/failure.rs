@@ -19,6 +19,13 @@ pub(super) mod code {
     pub(in crate::cli) const INTERRUPTED: u8 = 130;
 }
 
+/// How every command ends; `me2 hybrid-migrate` says more of its own.
+pub(super) const EXIT_STATUS: &str = "\
+0 done; 1 failed: a VM that was to be moved still runs at the source; 2 usage;
+3 refused before anything began, or something that me2 needs is missing;
+4 timed out: the VM runs at the source; 5 failed after the handover (paused,
+recoverable, or lost: the message says which); 130 interrupted.";
+
 /// A command that did not succeed.
 #[derive(Debug)]
 pub struct Failure {

@@ -59,7 +59,7 @@ pub struct HybridMigrateArgs {
     pub guest_slowdown_max: Option<u8>,
     /// Give up if not handed over by then, in whole seconds, such as 90s or 10m
     /// [default: never]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_whole_seconds)]
     pub timeout: Option<Duration>,
     /// If the link breaks after the handover, connect again by itself for so long
     /// without progress, less and less often; me2 recover does it at once
@@ -122,12 +122,6 @@ impl HybridMigrateArgs {
     /// The request, checked as far as it can be here.
     fn request(&self) -> anyhow::Result<MigrateRequest> {
         let whole_ms = |time: Duration| time.as_millis().try_into().unwrap_or(u64::MAX);
-        if let Some(timeout) = self.timeout {
-            anyhow::ensure!(
-                timeout.subsec_millis() == 0,
-                "--timeout takes whole seconds"
-            );
-        }
         let request = MigrateRequest {
             to: self.to.clone(),
             mode: self.mode,
@@ -171,6 +165,9 @@ async fn start(args: &HybridMigrateArgs, request: &MigrateRequest) -> Result<Fol
     let client = args.vm.client()?;
     let events = client.events(Follow::Next).await?;
     let accepted = client.migrate(request).await?;
+    for warning in &accepted.warnings {
+        eprintln!("warning: {warning}");
+    }
     Ok(Follower::new(&client, events, accepted.id))
 }
 

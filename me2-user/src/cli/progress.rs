@@ -8,7 +8,7 @@ use crate::control::types::{Event, MigrationStatus, Phase, Risk};
 const MIB: f64 = (1 << 20) as f64;
 
 /// Back to the first column, and the line emptied (ECMA-48 EL).
-const CLEAR_LINE: &str = "\r\x1b[2K";
+pub(super) const CLEAR_LINE: &str = "\r\x1b[2K";
 
 /// Shows events; a terminal's line is cleared when dropped.
 pub(super) struct Progress<W: Write> {
@@ -55,7 +55,12 @@ impl<W: Write> Progress<W> {
                     (None, None) => return,
                 }
             }
-            Event::End { .. } => return,
+            Event::Paused { error, .. } => format!("{:<16} {error}", "link broken"),
+            Event::PhaseEnd { .. }
+            | Event::Switchover { .. }
+            | Event::FaultBurst { .. }
+            | Event::Recovered { .. }
+            | Event::End { .. } => return,
         };
         // Progress that cannot be shown is no reason to fail.
         let _ = match self.is_terminal {
@@ -78,6 +83,8 @@ pub(super) fn name(phase: Phase, pass: u32) -> String {
     match phase {
         Phase::Setup => "set-up".to_owned(),
         Phase::Explore => "explore".to_owned(),
+        // A destination does not know which.
+        Phase::Precopy if pass == 0 => "pre-copy".to_owned(),
         Phase::Precopy => format!("pre-copy, pass {pass}"),
         Phase::Stop => "stop".to_owned(),
         Phase::Handover => "handover".to_owned(),

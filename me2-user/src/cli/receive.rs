@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigDir, RuntimeDir, SerialTarget, units};
+use super::{ConfigDir, Mapping, RuntimeDir, SerialTarget, units};
 use crate::control::socket::{SocketError, VmName, socket_path};
 
 /// `me2 receive`, parsed.
@@ -27,6 +27,12 @@ pub struct ReceiveArgs {
     /// Where the guest's serial port goes: stdio, none or file:PATH
     #[arg(long, value_name = "TARGET", default_value = "stdio")]
     pub serial: SerialTarget,
+    /// Where a disk of the VM is here [default: its path at the source, if it is seen to be the same disk]; repeatable
+    #[arg(long, value_name = "NAME=PATH")]
+    pub disk: Vec<Mapping>,
+    /// Which tap of this host a network card of the VM is connected to; repeatable
+    #[arg(long, value_name = "NAME=TAP")]
+    pub net: Vec<Mapping>,
     /// API socket [default: NAME.sock in the runtime folder]
     #[arg(long, value_name = "PATH")]
     pub api: Option<PathBuf>,
@@ -36,6 +42,12 @@ pub struct ReceiveArgs {
     /// End after the first attempt, with status 1 if it failed; else wait on
     #[arg(long)]
     pub once: bool,
+    /// TCP address to serve Prometheus metrics at, to whoever reaches it [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// New file for what QUIC does to move the VM, packet by packet, in qlog [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub qlog: Option<PathBuf>,
     /// Do not attach eBPF probes to the VM, for when it moves on
     #[arg(long)]
     pub no_probes: bool,

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::failure::{Failure, code};
@@ -19,6 +19,8 @@ Examples: at the source, once the link is up again
   me2 recover --vm demo
 where the destination's process has died, or its host, for good
   me2 recover --vm demo --resume-here --destination-is-fenced
+at the destination, where the source has died for good
+  me2 recover --vm demo --source-is-fenced
 
 Until then the VM runs at the destination as far as it has its memory, and the
 source keeps the rest. The source also connects again by itself, for a time (see
@@ -30,10 +32,15 @@ two of it from then on. So it is refused while the destination answers, and
 without your word that it cannot run it any more: its process is dead, or its
 host has no power.
 
+--source-is-fenced makes the destination's VM one of its own, which can be moved
+on, if all its pages are there: only the source's last word is missing. It is
+refused while the source answers, and while pages are missing: those are lost.
+
 Exit status as of me2 hybrid-migrate; with --resume-here 0 means that the VM
-runs at the source again, and 3 that it was refused: nothing has changed.")]
+runs at the source again, with --source-is-fenced that it is here for good, and
+3 that it was refused: nothing has changed.")]
 pub struct RecoverArgs {
-    /// The VM, at the source.
+    /// The VM, at the source (with --source-is-fenced: at the destination).
     #[command(flatten)]
     pub vm: VmSelector,
     /// Take the VM back as it was when it stopped, instead of connecting again
@@ -42,6 +49,9 @@ pub struct RecoverArgs {
     /// Your word that the destination is dead and can never run the VM again
     #[arg(long)]
     pub destination_is_fenced: bool,
+    /// Your word that the source is dead and can never run the VM again
+    #[arg(long, conflicts_with_all = ["resume_here", "destination_is_fenced"])]
+    pub source_is_fenced: bool,
     /// What the report is written as, on stdout
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum)]
     pub output: Output,
@@ -51,6 +61,9 @@ pub(super) async fn execute(
     args: RecoverArgs,
     stdout: &mut impl Write,
 ) -> Result<ExitCode, Failure> {
+    if args.source_is_fenced {
+        return own(&args, stdout).await;
+    }
     let wanted = match args.resume_here {
         true => Outcome::TakenBack,
         false => Outcome::Moved,
@@ -61,11 +74,31 @@ pub(super) async fn execute(
     follower.finish(wanted, mode, args.output, stdout).await
 }
 
+/// At the destination: there is nothing to follow. JSON: the VM's status afterwards.
+async fn own(args: &RecoverArgs, stdout: &mut impl Write) -> Result<ExitCode, Failure> {
+    let client = args.vm.client()?;
+    client.recover(&args.request()).await?;
+    eprintln!("{} is here for good, with all its pages", client.vm());
+    if args.output == Output::Json {
+        let status = serde_json::to_string_pretty(&client.status().await?);
+        writeln!(stdout, "{}", status.context("cannot write the status")?)
+            .context("cannot write the status")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl RecoverArgs {
+    fn request(&self) -> RecoverRequest {
+        RecoverRequest {
+            resume_here: self.resume_here,
+            destination_is_fenced: self.destination_is_fenced,
+            source_is_fenced: self.source_is_fenced,
+        }
+    }
+}
+
 async fn start(args: &RecoverArgs) -> Result<(Follower, Mode), Failure> {
-    let request = RecoverRequest {
-        resume_here: args.resume_here,
-        destination_is_fenced: args.destination_is_fenced,
-    };
+    let request = args.request();
     request
         .check()
         .map_err(|reason| Failure::new(code::USAGE, anyhow!(reason)))?;

@@ -10,7 +10,7 @@ use me2_wire::PAGE_SIZE;
 
 use super::failure::Failure;
 use super::progress::{left, name, percent_there};
-use super::{Output, VmSelector, print};
+use super::{Output, VmSelector, print, watch};
 use crate::control::types::{RecoveryStatus, Risk, Role, VmState, VmStatus};
 
 /// `me2 status`, parsed.
@@ -18,7 +18,13 @@ use crate::control::types::{RecoveryStatus, Risk, Role, VmState, VmStatus};
 #[command(after_help = "\
 Example:
   me2 status --vm demo
-  me2 status --vm demo --output json | jq .migration.pages_remaining")]
+  me2 status --vm demo --output json | jq .migration.pages_remaining
+  me2 status --vm demo --watch
+
+--watch follows the migration under way, or else the next one, to its end, and
+then the VM until Ctrl-C. The share that is there, the bytes sent and the time
+never go back; the pages left do when the guest writes again what was sent.
+With --output json it is a document a line.")]
 pub struct StatusArgs {
     /// The VM asked about.
     #[command(flatten)]
@@ -26,13 +32,20 @@ pub struct StatusArgs {
     /// What the status is written as
     #[arg(long, value_name = "FORMAT", default_value_t, value_enum)]
     pub output: Output,
+    /// Show how it changes, line by line or in one line of a terminal
+    #[arg(long)]
+    pub watch: bool,
 }
 
 pub(super) async fn execute(
     args: StatusArgs,
     stdout: &mut impl Write,
 ) -> Result<ExitCode, Failure> {
-    let status = args.vm.client()?.status().await?;
+    let client = args.vm.client()?;
+    if args.watch {
+        return watch::execute(&client, args.output, stdout).await;
+    }
+    let status = client.status().await?;
     let text = match args.output {
         Output::Human => human(&status),
         Output::Json => {
@@ -49,6 +62,9 @@ fn human(status: &VmStatus) -> String {
         writeln!(text, "{label:<12}{value}").expect("a string takes everything");
     };
     row("vm", format!("{}, {}", status.name, state(status)));
+    if let (Some(memory), Some(vcpus)) = (status.memory_bytes, status.vcpus) {
+        row("machine", format!("{} MiB, {vcpus} vCPUs", memory >> 20));
+    }
     row("process", format!("{}, {}", status.pid, role(status.role)));
     if let Some(guest) = &status.guest {
         row(
@@ -138,7 +154,7 @@ fn link(recovery: &RecoveryStatus, row: &mut impl FnMut(&str, String)) {
     row("", recovery.error.clone());
 }
 
-fn state(status: &VmStatus) -> &'static str {
+pub(super) fn state(status: &VmStatus) -> &'static str {
     match status.vm_state {
         VmState::Running => "running",
         VmState::Paused if is_away(status) => "away: it runs at the destination",
@@ -180,6 +196,8 @@ mod tests {
             pid: 42,
             role: Role::Source,
             vm_state: VmState::Running,
+            memory_bytes: Some(1 << 30),
+            vcpus: Some(2),
             guest: Some(GuestStatus {
                 operations: 12_000,
                 errors: 0,
@@ -198,6 +216,7 @@ mod tests {
         };
         let expected = "\
 vm          demo, running
+machine     1024 MiB, 2 vCPUs
 process     42, source
 guest       1000 operations/s, 12000 in all, 0 errors
 migration   3 (connection 1), hybrid, pre-copy, pass 2
@@ -225,6 +244,7 @@ migration   3 (connection 1), hybrid, pre-copy, pass 2
         }
         let expected = "\
 vm          demo, link broken after the handover: me2 recover
+machine     1024 MiB, 2 vCPUs
 process     42, source
 guest       1000 operations/s, 12000 in all, 0 errors
 migration   3 (connection 1), hybrid, post-copy
@@ -247,6 +267,6 @@ link        broken; attempt 3 to connect in 1.6 s, by itself for 290 s more
             guest: None,
             ..status
         };
-        assert_eq!(human(&idle).lines().count(), 2);
+        assert_eq!(human(&idle).lines().count(), 3);
     }
 }

@@ -50,6 +50,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     scaled(number, scale).map(Duration::from_millis)
 }
 
+/// A time with its unit, in whole seconds.
+pub fn parse_whole_seconds(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        time if time.subsec_millis() == 0 => Ok(time),
+        _ => Err("expected whole seconds, such as 90s or 10m".to_owned()),
+    }
+}
+
 /// The digits in front, and what follows them.
 fn split<'a>(text: &'a str, expected: &str) -> Result<(u64, &'a str), String> {
     let end = text
@@ -99,6 +107,8 @@ mod tests {
         assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
         assert!(parse_duration("300").is_err());
+        assert_eq!(parse_whole_seconds("2000ms"), Ok(Duration::from_secs(2)));
+        assert!(parse_whole_seconds("1500ms").is_err());
     }
 
     #[test]

@@ -4,10 +4,13 @@
 //! the server has a [`ControlHandle`]. Nothing here waits for a vCPU: a reply
 //! says that a command was taken, and the status shows what became of it.
 
+use me2_vmm::machine::MachineDocument;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::console::ConsoleLog;
 use super::events::EventHub;
-use super::types::{Accepted, MigrateRequest, RecoverRequest, VmStatus};
+use super::metrics::Metrics;
+use super::types::{Accepted, MigrateRequest, RecoverRequest, Typed, VmStatus};
 
 /// Commands that wait to be taken; further clients wait for room.
 const COMMANDS_MAX: usize = 16;
@@ -24,6 +27,11 @@ pub enum Command {
         request: MigrateRequest,
         /// Its id.
         reply: Reply<Accepted>,
+    },
+    /// Describe the machine, as a destination is told of it.
+    Describe {
+        /// The machine document.
+        reply: Reply<MachineDocument>,
     },
     /// Give up the migration, which is possible until the handover.
     Cancel {
@@ -56,6 +64,13 @@ pub enum Command {
     Stop {
         /// Taken.
         reply: Reply<()>,
+    },
+    /// Type at the VM's console.
+    Type {
+        /// What is typed.
+        bytes: Vec<u8>,
+        /// How much of it the serial port had room for.
+        reply: Reply<Typed>,
     },
 }
 
@@ -120,6 +135,10 @@ pub struct ControlHandle {
     pub status: watch::Receiver<VmStatus>,
     /// The migrations' events.
     pub events: EventHub,
+    /// What the guest writes.
+    pub console: ConsoleLog,
+    /// What is counted and measured.
+    pub metrics: Metrics,
 }
 
 /// The VM process's end.
@@ -131,22 +150,32 @@ pub struct ControlPort {
     pub status: watch::Sender<VmStatus>,
     /// [`EventHub::begin`] starts the account of a migration.
     pub events: EventHub,
+    /// [`ConsoleLog::push`] shows what the guest writes.
+    pub console: ConsoleLog,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 /// Both ends, with the status that the process starts with.
 pub fn channel(status: VmStatus) -> (ControlHandle, ControlPort) {
     let (command_sender, command_receiver) = mpsc::channel(COMMANDS_MAX);
     let (status_sender, status_receiver) = watch::channel(status);
-    let events = EventHub::default();
+    let console = ConsoleLog::default();
+    let metrics = Metrics::new(status_receiver.clone());
+    let events = EventHub::new(metrics.clone());
     let handle = ControlHandle {
         commands: command_sender,
         status: status_receiver,
         events: events.clone(),
+        console: console.clone(),
+        metrics: metrics.clone(),
     };
     let port = ControlPort {
         commands: command_receiver,
         status: status_sender,
         events,
+        console,
+        metrics,
     };
     (handle, port)
 }

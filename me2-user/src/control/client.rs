@@ -10,12 +10,15 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use me2_vmm::machine::MachineDocument;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::socket::VmAddress;
-use super::types::{Accepted, ErrorBody, Event, MigrateRequest, RecoverRequest, VmStatus};
+use super::types::{
+    Accepted, ErrorBody, Event, MigrateRequest, RecoverRequest, Taken, Typed, VmStatus,
+};
 
 /// How long an answer may take; more than the server allows itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,6 +47,13 @@ pub struct EventStream {
     vm: String,
     body: Incoming,
     buffer: BytesMut,
+}
+
+/// What a guest writes to its console.
+#[derive(Debug)]
+pub struct ConsoleStream {
+    vm: String,
+    body: Incoming,
 }
 
 /// Why a VM process gave no answer, or not the one hoped for.
@@ -115,6 +125,11 @@ impl Client {
         self.ask(Method::GET, "/v1/status", Bytes::new()).await
     }
 
+    /// The VM's machine, as a destination is told of it.
+    pub async fn machine(&self) -> Result<MachineDocument, ClientError> {
+        self.ask(Method::GET, "/v1/machine", Bytes::new()).await
+    }
+
     /// Asks for a migration; [`events`](Self::events) tell what comes of it.
     pub async fn migrate(&self, request: &MigrateRequest) -> Result<Accepted, ClientError> {
         self.ask(Method::POST, "/v1/migrate", to_json(request))
@@ -152,28 +167,48 @@ impl Client {
         self.order("/v1/stop").await
     }
 
+    /// Types at the console; gives how many bytes the serial port had room for.
+    pub async fn type_in(&self, bytes: Bytes) -> Result<usize, ClientError> {
+        let typed: Typed = self.ask(Method::POST, "/v1/console", bytes).await?;
+        Ok(typed.taken_bytes)
+    }
+
+    /// The console's output: at most so many bytes of before, then as it comes.
+    pub async fn console(&self, scrollback_bytes: usize) -> Result<ConsoleStream, ClientError> {
+        let path = format!("/v1/console?scrollback={scrollback_bytes}");
+        let body = self.follow(&path).await?;
+        Ok(ConsoleStream {
+            vm: self.vm().to_owned(),
+            body,
+        })
+    }
+
     /// The events of a migration, until its end. It returns once the server follows.
     pub async fn events(&self, follow: Follow) -> Result<EventStream, ClientError> {
         let path = match follow {
             Follow::Current => "/v1/migration/events",
             Follow::Next => "/v1/migration/events?from=next",
         };
-        let response = self
-            .in_time(self.send(Method::GET, path, Bytes::new()))
-            .await?;
-        if response.status() != StatusCode::OK {
-            return Err(self.in_time(self.refusal(response)).await?);
-        }
-        let vm = self.vm().to_owned();
         Ok(EventStream {
-            vm,
-            body: response.into_body(),
+            vm: self.vm().to_owned(),
+            body: self.follow(path).await?,
             buffer: BytesMut::new(),
         })
     }
 
+    /// An answer that goes on.
+    async fn follow(&self, path: &str) -> Result<Incoming, ClientError> {
+        let response = self
+            .in_time(self.send(Method::GET, path, Bytes::new()))
+            .await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body()),
+            _ => Err(self.in_time(self.refusal(response)).await?),
+        }
+    }
+
     async fn order(&self, path: &str) -> Result<(), ClientError> {
-        self.ask::<serde_json::Value>(Method::POST, path, Bytes::new())
+        self.ask::<Taken>(Method::POST, path, Bytes::new())
             .await
             .map(drop)
     }
@@ -281,6 +316,28 @@ impl Client {
         ClientError::NotUnderstood {
             vm: self.vm().to_owned(),
             reason,
+        }
+    }
+}
+
+impl ConsoleStream {
+    /// What the guest has written, or `None` when its process has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(source)) => {
+                    return Err(ClientError::Broken {
+                        vm: self.vm.clone(),
+                        source,
+                    });
+                }
+            }
         }
     }
 }

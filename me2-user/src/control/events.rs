@@ -1,7 +1,7 @@
 //! The account of a migration, as its followers see it.
 //!
-//! A follower may come late or read slowly, and still gets every phase (up to
-//! `PHASES_KEPT_MAX`) and the end; of the progress it gets the latest. So the
+//! A follower may come late or read slowly, and still gets every phase and whatever else happened (up to
+//! `KEPT_MAX`) and the end; of the progress it gets the latest. So the
 //! account has a bounded size and no follower can hold up the migration.
 
 use std::collections::VecDeque;
@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::types::{Event, MigrationStatus, Outcome, Phase, Report};
+use super::metrics::Metrics;
+use super::types::{Event, MigrationStatus, Outcome, Phase, Report, Role};
 
-/// Phase events kept of one migration: far more than passes that pay.
-const PHASES_KEPT_MAX: usize = 256;
+/// Events kept of one migration, beside the latest progress and the end: far more than passes that pay.
+const KEPT_MAX: usize = 512;
 
 /// Where the account of the current or last migration is found. Clones share it.
 #[derive(Debug, Clone)]
 pub struct EventHub {
     current: Arc<watch::Sender<Option<watch::Receiver<Account>>>>,
+    metrics: Option<Metrics>,
 }
 
 /// Writes the account of one migration. Dropped before [`end`](Self::end), its
@@ -26,6 +28,7 @@ pub struct EventHub {
 pub struct MigrationEvents {
     id: u64,
     account: watch::Sender<Account>,
+    metrics: Option<Metrics>,
 }
 
 /// Reads an account, from wherever it stands.
@@ -42,17 +45,30 @@ pub struct Subscription {
 #[derive(Debug, Default)]
 struct Account {
     last: u64,
-    phases: VecDeque<(u64, Event)>,
+    kept: VecDeque<(u64, Event)>,
     progress: Option<(u64, Event)>,
     end: Option<(u64, Event)>,
 }
 
 impl EventHub {
+    /// One whose migrations are counted.
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..Self::default()
+        }
+    }
+
     /// Begins the account of a migration, or of its recovery, and shows it to those who wait.
     pub fn begin(&self, id: u64) -> MigrationEvents {
         let (account, receiver) = watch::channel(Account::default());
         self.current.send_replace(Some(receiver));
-        MigrationEvents { id, account }
+        let metrics = self.metrics.clone();
+        MigrationEvents {
+            id,
+            account,
+            metrics,
+        }
     }
 
     /// Follows the current or last migration from its beginning; if there was none, the first.
@@ -76,6 +92,7 @@ impl Default for EventHub {
     fn default() -> Self {
         Self {
             current: Arc::new(watch::Sender::new(None)),
+            metrics: None,
         }
     }
 }
@@ -83,24 +100,32 @@ impl Default for EventHub {
 impl MigrationEvents {
     /// A phase, or a pass of pre-copy (from 1; 0 outside pre-copy), begins.
     pub fn phase(&self, phase: Phase, pass: u32, elapsed_ms: u64) {
-        let event = Event::Phase {
+        self.tell(Event::Phase {
             id: self.id,
             phase,
             pass,
             elapsed_ms,
-        };
+        });
+    }
+
+    /// Something has happened that every follower is to see; of very many, the latest.
+    pub fn tell(&self, event: Event) {
+        debug_assert_eq!(event.id(), self.id);
         self.account.send_modify(|account| {
-            if account.phases.len() == PHASES_KEPT_MAX {
-                account.phases.pop_front();
+            if account.kept.len() == KEPT_MAX {
+                account.kept.pop_front();
             }
             let number = account.next();
-            account.phases.push_back((number, event));
+            account.kept.push_back((number, event));
         });
     }
 
     /// How far it is.
     pub fn progress(&self, status: MigrationStatus) {
         debug_assert_eq!(status.id, self.id);
+        if let Some(metrics) = &self.metrics {
+            metrics.progress(Role::Source, &status);
+        }
         self.account.send_modify(|account| {
             account.progress = Some((account.next(), Event::Progress(status)));
         });
@@ -108,6 +133,9 @@ impl MigrationEvents {
 
     /// The end: the last thing that followers see.
     pub fn end(self, outcome: Outcome, report: Report) {
+        if let Some(metrics) = &self.metrics {
+            metrics.end(outcome, &report);
+        }
         let event = Event::End {
             id: self.id,
             outcome,
@@ -166,7 +194,7 @@ impl Account {
 
     fn since(&self, seen: u64) -> VecDeque<(u64, Event)> {
         let mut events: Vec<_> = self
-            .phases
+            .kept
             .iter()
             .chain(&self.progress)
             .chain(&self.end)
@@ -309,6 +337,6 @@ mod tests {
             events.progress(progress(1, 0));
         }
         events.end(Outcome::Moved, Report::default());
-        assert_eq!(all(hub.subscribe()).await.len(), PHASES_KEPT_MAX + 2);
+        assert_eq!(all(hub.subscribe()).await.len(), KEPT_MAX + 2);
     }
 }

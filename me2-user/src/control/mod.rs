@@ -9,6 +9,7 @@
 //! - [`types`]: what travels, the same at both ends;
 //! - [`mod@channel`]: how the server and the VM process speak to each other;
 //! - [`events`]: the account of a migration, which keeps its end for whoever is slow or late;
+//! - [`console`]: what the guest wrote of late; [`metrics`]: what is counted;
 //! - [`server`], [`client`]: the two ends of the socket; [`socket`]: where it is.
 //!
 //! A migration belongs to the VM process: it goes on when its client goes away.
@@ -16,7 +17,9 @@
 
 pub mod channel;
 pub mod client;
+pub mod console;
 pub mod events;
+pub mod metrics;
 pub mod server;
 pub mod socket;
 pub mod types;

@@ -1,37 +1,34 @@
-//! The server's end of the control socket.
+//! The server's end of the control socket: [`routes`] has every path, from which the OpenAPI document
+//! is made too.
 //!
-//! | request | answer |
-//! | --- | --- |
-//! | `GET /v1/status` | 200, [`VmStatus`](super::types::VmStatus) |
-//! | `POST /v1/migrate`, a [`MigrateRequest`] | 202, [`Accepted`](super::types::Accepted) |
-//! | `POST /v1/recover`, a [`RecoverRequest`] or nothing | 202, [`Accepted`](super::types::Accepted) |
-//! | `POST /v1/cancel`, `/v1/switch-now`, `/v1/pause`, `/v1/resume`, `/v1/stop` | 202, `{}` |
-//! | `GET /v1/migration/events` | 200, lines of [`Event`](super::types::Event), of the current or last migration |
-//! | `GET /v1/migration/events?from=next` | the same, of the next migration that begins |
-//!
-//! Everything else is an [`ErrorBody`](super::types::ErrorBody) with a status of 400 or more.
+//! What is not a success is an [`ErrorBody`](super::types::ErrorBody) with a status of 400 or more.
 
 mod answer;
+mod console;
+mod document;
 mod follow;
+mod handlers;
+mod streamed;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use tokio::sync::{Semaphore, oneshot, watch};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::channel::{Command, ControlHandle, Reply};
+use super::channel::ControlHandle;
 use super::socket::ControlSocket;
-use super::types::{MigrateRequest, RecoverRequest};
-use answer::{ApiError, accepted, json};
+use answer::ApiError;
+
+pub use document::document;
 
 /// The largest request body, in bytes; a real one has some hundred.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -42,7 +39,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long followers have to read the end, once the process wants to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Clients that follow events at once.
+/// Clients that follow events or the console at once.
 const FOLLOWERS_MAX: usize = 64;
 
 /// Serves the control interface until `shutdown`, then until every follower
@@ -74,6 +71,18 @@ pub async fn serve(
     }
 }
 
+/// Serves `/metrics`, and nothing else, to whoever reaches this address; until it is dropped.
+pub async fn serve_metrics(listener: TcpListener, handle: ControlHandle) -> io::Result<()> {
+    let (_closing, is_closing) = watch::channel(false);
+    let router = Router::new()
+        .route("/metrics", get(handlers::metrics))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(in_time))
+        .with_state(Shared::new(handle, is_closing));
+    axum::serve(listener, router).await
+}
+
 /// What all requests share.
 struct Shared {
     handle: ControlHandle,
@@ -81,91 +90,48 @@ struct Shared {
     is_closing: watch::Receiver<bool>,
 }
 
+impl Shared {
+    fn new(handle: ControlHandle, is_closing: watch::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self {
+            handle,
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            is_closing,
+        })
+    }
+
+    /// A place for one who follows; kept as long as it does.
+    fn follower(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.followers).try_acquire_owned();
+        place.map_err(|_| ApiError::too_many_followers())
+    }
+}
+
+/// Every path with its handler, and what is said of it in the OpenAPI document.
+fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(document::head())
+        .routes(routes!(handlers::status))
+        .routes(routes!(handlers::machine))
+        .routes(routes!(handlers::migrate))
+        .routes(routes!(follow::events))
+        .routes(routes!(handlers::cancel))
+        .routes(routes!(handlers::switch_now))
+        .routes(routes!(handlers::recover))
+        .routes(routes!(handlers::pause))
+        .routes(routes!(handlers::resume))
+        .routes(routes!(handlers::stop))
+        .routes(routes!(console::read, console::write))
+        .routes(routes!(handlers::metrics))
+        .routes(routes!(handlers::openapi))
+}
+
 fn router(handle: ControlHandle, is_closing: watch::Receiver<bool>) -> Router {
-    let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
-    let shared = Arc::new(Shared {
-        handle,
-        followers,
-        is_closing,
-    });
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/migrate", post(migrate))
-        .route("/v1/migration/events", get(follow::events))
-        .route("/v1/cancel", post(cancel))
-        .route("/v1/switch-now", post(switch_now))
-        .route("/v1/recover", post(recover))
-        .route("/v1/pause", post(pause))
-        .route("/v1/resume", post(resume))
-        .route("/v1/stop", post(stop))
+    let (router, _document) = routes().split_for_parts();
+    router
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
-        .with_state(shared)
-}
-
-async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    json(StatusCode::OK, &*shared.handle.status.borrow())
-}
-
-async fn migrate(
-    State(shared): State<Arc<Shared>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let mend = "see: me2 hybrid-migrate --help";
-    let body = body.map_err(|rejection| ApiError::unreadable(&rejection))?;
-    let request: MigrateRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad_request(format!("not a migration request: {error}"), mend)
-    })?;
-    request
-        .check()
-        .map_err(|reason| ApiError::bad_request(reason, mend))?;
-    let id = shared
-        .ask(|reply| Command::Migrate { request, reply })
-        .await?;
-    Ok(accepted(&id))
-}
-
-async fn recover(
-    State(shared): State<Arc<Shared>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let mend = "see: me2 recover --help";
-    let body = body.map_err(|rejection| ApiError::unreadable(&rejection))?;
-    let request: RecoverRequest = match body.is_empty() {
-        true => RecoverRequest::default(),
-        false => serde_json::from_slice(&body).map_err(|error| {
-            ApiError::bad_request(format!("not a request to recover: {error}"), mend)
-        })?,
-    };
-    request
-        .check()
-        .map_err(|reason| ApiError::bad_request(reason, mend))?;
-    let id = shared
-        .ask(|reply| Command::Recover { request, reply })
-        .await?;
-    Ok(accepted(&id))
-}
-
-async fn cancel(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    shared.order(|reply| Command::Cancel { reply }).await
-}
-
-async fn switch_now(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    shared.order(|reply| Command::SwitchNow { reply }).await
-}
-
-async fn pause(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    shared.order(|reply| Command::Pause { reply }).await
-}
-
-async fn resume(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    shared.order(|reply| Command::Resume { reply }).await
-}
-
-async fn stop(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    shared.order(|reply| Command::Stop { reply }).await
+        .with_state(Shared::new(handle, is_closing))
 }
 
 async fn unknown(uri: Uri) -> ApiError {
@@ -180,24 +146,5 @@ async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_elapsed) => ApiError::no_reply_in_time().into_response(),
-    }
-}
-
-impl Shared {
-    /// Has the VM process carry out a command, and waits for its reply.
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.handle.commands.send(command(reply)).await;
-        sent.map_err(|_closed| ApiError::ending())?;
-        let answer = answer.await.map_err(|_dropped| ApiError::ending())?;
-        answer.map_err(ApiError::from)
-    }
-
-    async fn order(
-        &self,
-        command: impl FnOnce(Reply<()>) -> Command,
-    ) -> Result<Response, ApiError> {
-        self.ask(command).await?;
-        Ok(accepted(&serde_json::json!({})))
     }
 }

@@ -151,24 +151,27 @@ pub fn resolve(dir: &Path, vm: &str) -> Result<VmAddress, SocketError> {
 
 /// The names of the VMs whose process listens in the runtime folder `dir`, sorted.
 pub fn running(dir: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| is_listening(&entry.path()))
+    let listening = sockets(dir)
+        .into_iter()
+        .filter(|vm| is_listening(&vm.socket));
+    listening.map(|vm| vm.vm).collect()
+}
+
+/// The sockets of the runtime folder `dir` by the names of their VMs, sorted, whether anybody listens or
+/// not. None if there is no such folder.
+pub fn sockets(dir: &Path) -> Vec<VmAddress> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
         .filter_map(|entry| {
-            Some(
-                entry
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".sock")?
-                    .to_owned(),
-            )
+            let name = entry.file_name();
+            let vm = name.to_str()?.strip_suffix(".sock")?.to_owned();
+            let socket = entry.path();
+            Some(VmAddress { vm, socket })
         })
         .collect();
-    names.sort();
-    names
+    found.sort_by(|one, other| one.vm.cmp(&other.vm));
+    found
 }
 
 impl ControlSocket {
@@ -308,8 +311,10 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     fs::remove_file(path).map_err(file_error("remove", path))
 }
 
+/// Whether a process serves at this path.
+///
 /// Only a refusal shows that nobody is there: a full queue, say, has an owner.
-fn is_listening(path: &Path) -> bool {
+pub fn is_listening(path: &Path) -> bool {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => true,
         Err(error) => !matches!(

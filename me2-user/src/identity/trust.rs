@@ -1,48 +1,57 @@
-//! The peers that this host trusts: whole files, read once at start.
+//! The peers that this host trusts: whole files, read once at start, and again for a peer that is not
+//! in them.
+
+mod list;
+mod verify;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use crate::control::socket::VmName;
+use rustls::pki_types::CertificateDer;
 
-use super::{Fingerprint, Identity, IdentityError, create_private_dir, file_error, read_bounded};
+pub use list::{Scope, Trusted, TrustedPeer, trust};
 
-const TRUSTED_FILE: &str = "trusted";
-/// Before the names of the VMs that a peer is trusted with, in a line of the file.
-const VMS_PREFIX: &str = "vm=";
-const PEER_NAME_CHARACTERS_MAX: usize = 64;
+use super::{Distrust, Fingerprint, IDENTITY, Identity, IdentityError, Moment, NEXT, read_chain};
 
-/// The identities that are accepted as peers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The identities that are accepted as peers. Copies of it share what they know.
+#[derive(Debug, Clone)]
 pub struct TrustStore {
-    peers: HashMap<Fingerprint, Scope>,
+    listed: Arc<Listed>,
     /// Where to look again for a peer that is not among them: who was trusted a moment ago need
     /// not wait for a restart.
-    folder: Option<PathBuf>,
+    folder: Option<Arc<PathBuf>>,
+    /// The one that is meant, and no other.
+    only: Option<Fingerprint>,
+    /// Who has a VM under way here, and is let in again whatever has become of its certificate.
+    held: Arc<Mutex<Option<Fingerprint>>>,
 }
 
-/// The VMs that a peer is trusted with: it may send these here, and get them from here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// All.
-    AnyVm,
-    /// These alone; never none.
-    Only(Vec<VmName>),
+/// Who is trusted, and with what.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Listed {
+    hosts: HashMap<Fingerprint, Scope>,
+    authorities: HashMap<Fingerprint, Scope>,
 }
 
-/// A line of the `trusted` file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustedPeer {
-    /// Who is trusted.
-    pub fingerprint: Fingerprint,
-    /// What the operator calls it; may be empty, carries no meaning.
-    pub name: String,
-    /// With which VMs.
-    pub scope: Scope,
+/// A peer is trusted, but not with this VM.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAllowed {
+    /// But with others.
+    #[error(
+        "{peer} is trusted with {scope} alone, not with the VM {vm}; to change that, edit the file `trusted`"
+    )]
+    OtherVms {
+        /// The peer.
+        peer: Fingerprint,
+        /// The VM.
+        vm: String,
+        /// With what it is trusted.
+        scope: Scope,
+    },
+    /// Not any more.
+    #[error("{}", .0.told_of(&"the peer"))]
+    Distrusted(Distrust),
 }
 
 impl TrustStore {
@@ -51,203 +60,148 @@ impl TrustStore {
     /// The same key at both ends is the same operator, so moves within one
     /// host need no further set-up.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
-        let own = Identity::load(dir)?.fingerprint();
-        let peers = TrustedPeer::load_all(dir)?;
-        let mut by_fingerprint = scopes(peers);
-        by_fingerprint.insert(own, Scope::AnyVm);
+        Identity::load(dir)?;
         Ok(Self {
-            peers: by_fingerprint,
-            folder: Some(dir.to_owned()),
+            listed: Arc::new(Listed::read(dir)?),
+            folder: Some(Arc::new(dir.to_owned())),
+            only: None,
+            held: Arc::default(),
         })
     }
 
     /// Exactly one peer: what an operator asked for by its fingerprint.
     pub fn only(peer: Fingerprint) -> Self {
         Self {
-            peers: HashMap::from([(peer, Scope::AnyVm)]),
+            listed: Arc::default(),
             folder: None,
+            only: Some(peer),
+            held: Arc::default(),
         }
     }
 
-    /// Whether a peer with this identity is accepted.
-    pub fn trusts(&self, peer: &Fingerprint) -> bool {
-        self.peers.contains_key(peer) || self.listed_now(peer).is_some()
+    /// Whether a peer that shows these certificates, its own first, is accepted.
+    ///
+    /// # Errors
+    /// With why it is not.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: Moment) -> Result<(), Distrust> {
+        let peer = leaf(chain);
+        if self.held() == Some(peer) {
+            return Ok(());
+        }
+        match self.only {
+            Some(wanted) if wanted == peer => Ok(()),
+            Some(wanted) => Err(Distrust::AnotherHost { peer, wanted }),
+            None => self.scope(chain, now).map(|_| ()),
+        }
     }
 
     /// Whether a peer that is accepted may have to do with the VM of this name. One that is in no
     /// list, but was asked for by its fingerprint, may.
-    pub fn allow(&self, peer: &Fingerprint, vm: &str) -> Result<(), NotForThisVm> {
-        let as_loaded = || self.peers.get(peer).cloned();
-        match as_loaded().or_else(|| self.listed_now(peer)) {
-            Some(Scope::Only(vms)) if !vms.iter().any(|name| name.as_str() == vm) => {
-                Err(NotForThisVm {
-                    peer: *peer,
+    pub fn allow(
+        &self,
+        chain: &[CertificateDer<'_>],
+        vm: &str,
+        now: Moment,
+    ) -> Result<(), NotAllowed> {
+        match self.scope(chain, now) {
+            Ok(Scope::Only(vms)) if !vms.iter().any(|name| name.as_str() == vm) => {
+                Err(NotAllowed::OtherVms {
+                    peer: leaf(chain),
                     vm: vm.to_owned(),
                     scope: Scope::Only(vms),
                 })
             }
-            _ => Ok(()),
+            Ok(_) => Ok(()),
+            Err(Distrust::Stranger { .. } | Distrust::UnknownAuthority { .. }) => Ok(()),
+            Err(why) => Err(NotAllowed::Distrusted(why)),
         }
     }
 
-    fn listed_now(&self, peer: &Fingerprint) -> Option<Scope> {
-        let peers = TrustedPeer::load_all(self.folder.as_ref()?).ok()?;
-        scopes(peers).remove(peer)
+    /// From now on this peer is let in, whatever its certificate is worth: the VM that is under way
+    /// must not depend on a date, or on an edit of a file. With `None`, nobody any more.
+    pub(super) fn hold(&self, peer: Option<Fingerprint>) {
+        *self.held.lock().expect("no panics under this lock") = peer;
     }
-}
 
-impl TrustedPeer {
-    /// Reads the `trusted` file in `dir`, in its order; none is the same as an empty one.
-    pub fn load_all(dir: &Path) -> Result<Vec<Self>, IdentityError> {
-        let path = dir.join(TRUSTED_FILE);
-        if !path.exists() {
-            return Ok(Vec::new());
+    fn held(&self) -> Option<Fingerprint> {
+        *self.held.lock().expect("no panics under this lock")
+    }
+
+    fn scope(&self, chain: &[CertificateDer<'_>], now: Moment) -> Result<Scope, Distrust> {
+        let as_loaded = self.listed.scope(chain, now);
+        match (&as_loaded, &self.folder) {
+            (Err(_), Some(folder)) => match Listed::read(folder) {
+                Ok(listed) => listed.scope(chain, now),
+                Err(_) => as_loaded,
+            },
+            _ => as_loaded,
         }
-        let content = read_bounded(&path)?;
-        let line_error = |index: usize, reason: String| IdentityError::TrustedLine {
-            path: path.clone(),
-            line: index + 1,
-            reason,
-        };
-        let mut peers = Vec::new();
-        for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
-            let line =
-                std::str::from_utf8(line).map_err(|error| line_error(index, error.to_string()))?;
-            let peer = parse_line(line).map_err(|error| line_error(index, error.to_string()))?;
-            peers.extend(peer);
+    }
+}
+
+impl Listed {
+    fn read(dir: &Path) -> Result<Self, IdentityError> {
+        let mut listed = Self::default();
+        for line in TrustedPeer::load_all(dir)? {
+            let (map, fingerprint) = match line.who {
+                Trusted::Host(host) => (&mut listed.hosts, host),
+                Trusted::Authority(authority) => (&mut listed.authorities, authority),
+            };
+            let scope = match map.remove(&fingerprint) {
+                Some(before) => before.and(line.scope),
+                None => line.scope,
+            };
+            map.insert(fingerprint, scope);
         }
-        Ok(peers)
-    }
-}
-
-/// A peer is trusted, but not with this VM.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{peer} is trusted with {scope} alone, not with the VM {vm}; to change that, edit the file `trusted`"
-)]
-pub struct NotForThisVm {
-    /// The peer.
-    pub peer: Fingerprint,
-    /// The VM.
-    pub vm: String,
-    /// With what it is trusted.
-    pub scope: Scope,
-}
-
-/// Adds a peer to the `trusted` file in `dir`; says whether it was new.
-///
-/// A peer that is already there stays as it is, its name included.
-///
-/// # Errors
-/// Also if it is there, and trusted with other VMs than these.
-pub fn trust(
-    dir: &Path,
-    peer: Fingerprint,
-    name: &str,
-    scope: &Scope,
-) -> Result<bool, IdentityError> {
-    check_name(name)?;
-    if let Some(known) = scopes(TrustedPeer::load_all(dir)?).remove(&peer) {
-        return match known == *scope {
-            true => Ok(false),
-            false => Err(IdentityError::OtherScope { peer, known }),
-        };
-    }
-    create_private_dir(dir)?;
-    let path = dir.join(TRUSTED_FILE);
-    // A file edited by hand may lack its last newline; empty lines mean nothing.
-    let unfinished = path.exists() && !matches!(read_bounded(&path)?.last(), None | Some(b'\n'));
-    let start = if unfinished { "\n" } else { "" };
-    let line = match scope {
-        Scope::AnyVm => format!("{start}{peer}  {name}\n"),
-        Scope::Only(_) => format!("{start}{peer}  {scope}  {name}\n"),
-    };
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
-        .and_then(|mut file| file.write_all(line.as_bytes()))
-        .map_err(file_error("write", &path))?;
-    Ok(true)
-}
-
-/// With what each peer is trusted, by all of its lines together.
-fn scopes(peers: Vec<TrustedPeer>) -> HashMap<Fingerprint, Scope> {
-    let mut scopes: HashMap<Fingerprint, Scope> = HashMap::new();
-    for peer in peers {
-        let together = match (scopes.remove(&peer.fingerprint), peer.scope) {
-            (Some(Scope::Only(mut vms)), Scope::Only(more)) => {
-                vms.extend(more);
-                Scope::Only(vms)
-            }
-            (None, scope) => scope,
-            (Some(_), _) => Scope::AnyVm,
-        };
-        scopes.insert(peer.fingerprint, together);
-    }
-    scopes
-}
-
-/// As it stands in the file.
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AnyVm => f.write_str("any VM"),
-            Self::Only(vms) => {
-                let names: Vec<_> = vms.iter().map(VmName::as_str).collect();
-                write!(f, "{VMS_PREFIX}{}", names.join(","))
+        // Also the one that is to come: it may be in force at the other end already.
+        for (certificate, _) in [IDENTITY, NEXT] {
+            if let Ok(chain) = read_chain(&dir.join(certificate)) {
+                listed.hosts.insert(leaf(&chain), Scope::AnyVm);
             }
         }
+        Ok(listed)
     }
-}
 
-impl Scope {
-    /// These VMs, or with none named, any.
-    pub fn of(vms: Vec<VmName>) -> Self {
-        match vms.is_empty() {
-            true => Self::AnyVm,
-            false => Self::Only(vms),
+    /// With what these certificates are trusted. A host's own line counts before its CA's.
+    fn scope(&self, chain: &[CertificateDer<'_>], now: Moment) -> Result<Scope, Distrust> {
+        let peer = leaf(chain);
+        if let Some(scope) = self.hosts.get(&peer) {
+            return Ok(scope.clone());
         }
-    }
-}
-
-fn parse_line(line: &str) -> anyhow::Result<Option<TrustedPeer>> {
-    let line = line
-        .split_once('#')
-        .map_or(line, |(before, _)| before)
-        .trim();
-    if line.is_empty() {
-        return Ok(None);
-    }
-    let first_word = |text: &'_ str| -> (String, String) {
-        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        (word.to_owned(), rest.trim().to_owned())
-    };
-    let (fingerprint, mut name) = first_word(line);
-    let mut scope = Scope::AnyVm;
-    if name.starts_with(VMS_PREFIX) {
-        let (word, rest) = first_word(&name);
-        let vms = word[VMS_PREFIX.len()..].split(',').map(str::parse);
-        scope = Scope::Only(vms.collect::<Result<_, _>>()?);
-        name = rest;
-    }
-    Ok(Some(TrustedPeer {
-        fingerprint: fingerprint.parse()?,
-        name,
-        scope,
-    }))
-}
-
-fn check_name(name: &str) -> Result<(), IdentityError> {
-    let printable = name
-        .chars()
-        .all(|c| (c.is_ascii_graphic() || c == ' ') && c != '#');
-    let is_bounded = (1..=PEER_NAME_CHARACTERS_MAX).contains(&name.len());
-    if !is_bounded || !printable || name.trim() != name || name.starts_with(VMS_PREFIX) {
-        return Err(IdentityError::PeerName {
-            name: name.to_owned(),
+        let behind = chain.get(1..).unwrap_or_default();
+        let Some(last) = behind.last() else {
+            return Err(Distrust::Stranger { peer });
+        };
+        let mut found = Err(Distrust::UnknownAuthority {
+            authority: Fingerprint::of(last),
         });
+        for authority in behind {
+            let Some(scope) = self.authorities.get(&Fingerprint::of(authority)) else {
+                continue;
+            };
+            // More than one may have issued it: they count together.
+            found = match (found, verify::issued(chain, authority, now)) {
+                (Ok(before), Ok(())) => Ok(Scope::and(before, scope.clone())),
+                (Err(_), Ok(())) => Ok(scope.clone()),
+                (Ok(before), Err(_)) => Ok(before),
+                (Err(_), Err(why)) => Err(why),
+            };
+        }
+        found
     }
-    Ok(())
+}
+
+/// The fingerprint of the one whose certificates these are.
+fn leaf(chain: &[CertificateDer<'_>]) -> Fingerprint {
+    Fingerprint::of(chain.first().map_or(&[][..], |own| own))
+}
+
+/// Whether this CA, which a host shows behind its certificate, issued it: as [`TrustStore::judge`]
+/// does for a CA that is trusted.
+pub(super) fn is_issued(
+    chain: &[CertificateDer<'_>],
+    authority: &CertificateDer<'_>,
+    now: Moment,
+) -> Result<(), Distrust> {
+    verify::issued(chain, authority, now)
 }

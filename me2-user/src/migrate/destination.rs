@@ -5,9 +5,11 @@
 //! once the VM runs here, a broken link stops only those vCPUs that need a missing page.
 
 mod intake;
+mod knock;
 pub mod pager;
 mod reception;
 mod requests;
+mod serving;
 mod streams;
 
 use std::{
@@ -15,6 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    thread::Builder,
     time::{Duration, Instant},
 };
 
@@ -22,6 +25,7 @@ use anyhow::{Context, bail};
 use me2_engine::ownership::{self, DestinationAction, DestinationMessage, SourceMessage};
 use me2_vmm::{
     clock,
+    devices::connections::Connections,
     layout::PAGE_SIZE,
     machine::MachineDocument,
     paging::Paging,
@@ -35,19 +39,25 @@ use me2_wire::{
 };
 use tokio::{sync::mpsc, task::block_in_place};
 
-use super::{Machine, risk::RiskWatch};
+use super::{Machine, risk::RiskWatch, tempo::Tempo};
 use crate::{
-    control::types::{MigrationStatus, Phase},
+    control::{
+        channel::Refusal,
+        types::{MigrationStatus, Phase},
+    },
     explore::Probing,
     identity::Fingerprint,
     process::{host_memory, monitor::GuestMonitor, note::Note, published},
 };
 use intake::Intake;
+pub use knock::{Knock, knock};
 use pager::{Pager, Wanted};
-pub use reception::{Knock, Received, Reception, knock};
+pub use reception::{Received, Reception};
 
 /// Part of the free memory that must remain after a VM was admitted: an eighth.
 const MEMORY_RESERVE_DIVISOR: u64 = 8;
+/// Why a VM cannot be taken.
+const NO_THREAD: &str = "cannot start a thread";
 /// What the guest touches within this time of its resume is what it needed.
 const FIRST_SECOND: Duration = Duration::from_secs(1);
 
@@ -72,6 +82,16 @@ pub struct Incoming {
     note: Mutex<Option<Note>>,
     /// From when the VM runs here.
     risk: Mutex<Option<RiskWatch>>,
+    tempo: Mutex<Tempo>,
+    received: Mutex<ReceivedBytes>,
+}
+
+/// What has come, connection after connection.
+#[derive(Default)]
+struct ReceivedBytes {
+    past: u64,
+    current: u64,
+    connection: Option<usize>,
 }
 
 impl Incoming {
@@ -83,6 +103,7 @@ impl Incoming {
     pub fn prepare(
         host: &Host,
         document: MachineDocument,
+        connections: Connections,
         monitor: GuestMonitor,
         probing: Arc<Probing>,
         ended: EndHandler,
@@ -93,7 +114,7 @@ impl Incoming {
         same_host: bool,
     ) -> anyhow::Result<Self> {
         admit(document.memory_bytes)?;
-        let vm = Vm::build(host, document, monitor.console(), ended)?;
+        let vm = Vm::build_with(host, document, connections, monitor.console(), ended)?;
         let paging = Paging::new(host.userfault().clone(), vm.memory().clone())?;
         paging.register()?;
         let machine = Arc::new(Machine {
@@ -105,13 +126,15 @@ impl Incoming {
         let pager = Arc::new(Pager::new(machine.clone(), paging, want)?);
         let mut ownership = ownership::Destination::new();
         ownership.on_peer(SourceMessage::Prepare { epoch })?;
+        let intake = Intake::start(pager.clone()).context(NO_THREAD)?;
+        pager.start().context(NO_THREAD)?;
         Ok(Self {
             machine,
             peer,
             migration,
             epoch,
             ownership: Mutex::new(ownership),
-            intake: Intake::start(pager.clone()),
+            intake,
             pager,
             wanted: tokio::sync::Mutex::new(wanted),
             resumed: Mutex::new(None),
@@ -121,6 +144,8 @@ impl Incoming {
             begun: Instant::now(),
             note: Mutex::new(note),
             risk: Mutex::default(),
+            tempo: Mutex::default(),
+            received: Mutex::default(),
         })
     }
 
@@ -159,14 +184,28 @@ impl Incoming {
         status.pages_remaining = at_stake.missing;
         status.faults = self.requests.load(Ordering::Relaxed);
         let elapsed_ms = self.begun.elapsed().as_millis() as u64;
-        let bytes = connection.map_or(status.sent_bytes, |connection| {
-            connection.stats().udp_rx.bytes
-        });
+        let bytes = self.received_bytes(connection);
         let span_ms = elapsed_ms.saturating_sub(status.elapsed_ms).max(1);
         status.bandwidth_bytes_per_second =
             bytes.saturating_sub(status.sent_bytes) * 1000 / span_ms;
         status.sent_bytes = bytes;
         status.elapsed_ms = elapsed_ms;
+        let mut tempo = self.tempo.lock().expect("no panics under this lock");
+        tempo.observe(status, self.begun.elapsed());
+    }
+
+    /// By all connections up to now, of which this is the last.
+    fn received_bytes(&self, connection: Option<&quinn::Connection>) -> u64 {
+        let mut received = self.received.lock().expect("no panics under this lock");
+        if let Some(connection) = connection {
+            let (id, bytes) = (connection.stable_id(), connection.stats().udp_rx.bytes);
+            if received.connection != Some(id) {
+                received.past += std::mem::take(&mut received.current);
+                received.connection = Some(id);
+            }
+            received.current = bytes;
+        }
+        received.past + received.current
     }
 
     /// Takes the handover: freezes the page table and starts serving faults. Gives the number of
@@ -206,18 +245,27 @@ impl Incoming {
             )
         };
         // Beside each other: a disk may take longer than the VM had better stand still.
-        let (restored, noted) = std::thread::scope(|scope| {
-            let noted = scope.spawn(|| self.note_accepted());
-            let restored = self.machine.vm.restore(&handover.state, elapsed);
-            (restored, noted.join().expect("a note panics nowhere"))
+        let vm = &self.machine.vm;
+        let take_over = || (self.note_accepted(), vm.acquire_disks());
+        let (restored, (noted, acquired)) = std::thread::scope(|scope| {
+            let beside = Builder::new().spawn_scoped(scope, take_over);
+            let restored = vm.restore(&handover.state, elapsed);
+            let taken_over = match beside {
+                Ok(beside) => beside.join().expect("this panics nowhere"),
+                Err(_no_thread) => take_over(),
+            };
+            (restored, taken_over)
         });
         restored.context("cannot restore the VM's state")?;
         noted.context("cannot note that the VM is taken over")?;
+        acquired.context("cannot take over the VM's disks")?;
         let restored_ns = clock::monotonic_ns();
         self.machine.monitor.expect_progress();
         self.lock_ownership().resume()?;
-        self.machine.vm.vcpus().resume();
-        let started_ns = self.machine.vm.vcpus().wait_started();
+        vm.resume(true).expect(
+            "the disks are held already, and only an attempt that may not run gives them up",
+        );
+        let started_ns = vm.vcpus().wait_started();
         let timing = ResumeTiming {
             received_ns,
             restored_ns,
@@ -278,6 +326,34 @@ impl Incoming {
         })
     }
 
+    /// By an operator's word the source is dead, and it does not answer: a VM that has all its pages is
+    /// this side's.
+    fn own_without_source(&self) -> Result<(), Refusal> {
+        let refused = |error: String| Refusal::conflict(error, "me2 status tells what is missing");
+        let missing = self.pager.at_stake().missing;
+        if missing > 0 || !self.pager.is_complete() {
+            return Err(refused(format!(
+                "{missing} pages exist only at the source: without it they are lost"
+            )));
+        }
+        let disputed = self.pager.disputes();
+        if disputed > 0 {
+            return Err(refused(format!("{disputed} pages differ from the source")));
+        }
+        let mut ownership = self.lock_ownership();
+        let owned = ownership
+            .all_pages_in()
+            .and_then(|_complete| ownership.operator_asserts_peer_fenced(false));
+        drop(ownership);
+        owned.map_err(|violation| refused(violation.to_string()))?;
+        tracing::warn!(
+            "by an operator's word the source is dead: the VM is here for good; all its pages are here, \
+             each as its hash says, but they were not compared with the source at the end"
+        );
+        self.settle()
+            .map_err(|error| Refusal::internal(format!("{error:#}"), "see the log"))
+    }
+
     /// The VM has not run here, and never will in this epoch: from now on that is a promise.
     fn abandon(&self) {
         let mut ownership = self.lock_ownership();
@@ -286,6 +362,8 @@ impl Incoming {
         let _ = ownership.refuse();
         assert!(!ownership.may_run(), "a VM that may run is not abandoned");
         drop(ownership);
+        // Before the source hears of it: it takes them back.
+        self.machine.vm.give_up_disks();
         // Now, and not when the last task has let go of this: the next attempt leaves one too.
         *self.note.lock().expect("no panics under this lock") = None;
         block_in_place(|| self.pager.give_up_missing());
@@ -357,11 +435,16 @@ impl Drop for Incoming {
     }
 }
 
+/// The largest VM that is taken where so much memory is available.
+pub fn admissible_bytes(available: u64) -> u64 {
+    available - available / MEMORY_RESERVE_DIVISOR
+}
+
 /// Refuses a VM for which there is not enough free memory now.
-fn admit(memory_bytes: u64) -> anyhow::Result<()> {
+pub fn admit(memory_bytes: u64) -> anyhow::Result<()> {
     let available_kib = host_memory::kib("MemAvailable")?;
     let available = available_kib * 1024;
-    if memory_bytes > available - available / MEMORY_RESERVE_DIVISOR {
+    if memory_bytes > admissible_bytes(available) {
         bail!(
             "not enough memory: the VM has {} MiB, this host {} MiB available",
             memory_bytes >> 20,

@@ -12,10 +12,12 @@
 //! [`source::Attempt`]. The state of a migration lives in `Attempt` and `Incoming`, never in a
 //! connection: when the link breaks after the handover, both keep everything and wait.
 
+pub mod check;
 pub mod destination;
 pub mod observer;
 mod risk;
 pub mod source;
+mod tempo;
 
 use std::sync::Arc;
 
@@ -31,6 +33,13 @@ pub struct Machine {
     pub monitor: GuestMonitor,
     /// The probes of this process.
     pub probing: Arc<Probing>,
+}
+
+/// What belongs to a migration is logged in this span, with the same id at both ends.
+pub fn span(migration: &[u8; 16]) -> tracing::Span {
+    // As an error, so that no filter takes the id away from a line that it lets through.
+    let id = format!("{:032x}", u128::from_be_bytes(*migration));
+    tracing::error_span!("migration", id)
 }
 
 /// Pages of one frame of page records: 256 KiB before encoding.

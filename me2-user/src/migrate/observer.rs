@@ -8,10 +8,13 @@ use std::{
 use me2_engine::phase::{self, PhaseLog};
 use tokio::sync::watch;
 
+use super::tempo::Tempo;
 use crate::{
     control::{
         MigrationEvents,
-        types::{MigrationStatus, Mode, Outcome, Phase, RecoveryStatus, Report, VmState, VmStatus},
+        types::{
+            Event, MigrationStatus, Mode, Outcome, Phase, RecoveryStatus, Report, VmState, VmStatus,
+        },
     },
     process::published,
 };
@@ -31,6 +34,51 @@ struct Inner {
     status: MigrationStatus,
     started: Instant,
     last: (Instant, u64),
+    /// When the phase or pass at hand began.
+    phase_begun: Instant,
+    tempo: Tempo,
+    /// The link is broken, and that was told.
+    is_paused: bool,
+}
+
+impl Inner {
+    fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(events) = &self.events {
+            events.tell(event);
+        }
+    }
+
+    fn end_phase(&self) {
+        self.tell(Event::PhaseEnd {
+            id: self.status.id,
+            phase: self.status.phase,
+            pass: self.status.pass,
+            duration_ms: self.phase_begun.elapsed().as_millis() as u64,
+            elapsed_ms: self.elapsed_ms(),
+        });
+    }
+
+    /// Works out what the status implies, and tells all of it.
+    fn publish(&mut self) -> MigrationStatus {
+        self.status.elapsed_ms = self.elapsed_ms();
+        let now = self.started.elapsed();
+        if self.tempo.observe(&mut self.status, now) {
+            self.tell(Event::FaultBurst {
+                id: self.status.id,
+                faults_per_second: self.status.faults_per_second,
+                faults: self.status.faults,
+                elapsed_ms: self.status.elapsed_ms,
+            });
+        }
+        if let Some(events) = &self.events {
+            events.progress(self.status.clone());
+        }
+        self.status.clone()
+    }
 }
 
 impl Observer {
@@ -50,6 +98,9 @@ impl Observer {
             status,
             started,
             last: (started, 0),
+            phase_begun: started,
+            tempo: Tempo::default(),
+            is_paused: false,
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -67,6 +118,8 @@ impl Observer {
         let mut inner = self.lock();
         let elapsed = inner.started.elapsed();
         log.enter(phase, elapsed);
+        inner.end_phase();
+        inner.phase_begun = Instant::now();
         inner.status.phase = published::phase(phase);
         inner.status.pass = if let phase::Phase::Precopy(pass) = phase {
             pass
@@ -105,11 +158,7 @@ impl Observer {
         }
         inner.last = (now, bytes);
         inner.status.sent_bytes = bytes;
-        inner.status.elapsed_ms = inner.started.elapsed().as_millis() as u64;
-        let status = inner.status.clone();
-        if let Some(events) = &inner.events {
-            events.progress(status.clone());
-        }
+        let status = inner.publish();
         drop(inner);
         self.process
             .send_modify(|process| process.migration = Some(status));
@@ -117,9 +166,42 @@ impl Observer {
 
     /// There is a link behind the handover: the VM does not run here, and whoever follows sees it go on.
     pub fn link_is_up(&self) {
-        self.lock().status.recovery = None;
+        let mut inner = self.lock();
+        inner.status.recovery = None;
+        inner.status.expected_downtime_ms = None;
+        if std::mem::take(&mut inner.is_paused) || inner.status.epoch > 1 {
+            inner.tell(Event::Recovered {
+                id: inner.status.id,
+                epoch: inner.status.epoch,
+                elapsed_ms: inner.elapsed_ms(),
+            });
+        }
+        drop(inner);
         self.process
             .send_modify(|process| process.vm_state = VmState::Paused);
+    }
+
+    /// The VM runs at the destination.
+    pub fn switched_over(&self, downtime_ms: f64, missing_pages: u64) {
+        let inner = self.lock();
+        inner.tell(Event::Switchover {
+            id: inner.status.id,
+            downtime_ms,
+            missing_pages,
+            elapsed_ms: inner.elapsed_ms(),
+        });
+    }
+
+    /// The link broke after the handover.
+    pub fn link_is_broken(&self, error: &str) {
+        let mut inner = self.lock();
+        if !std::mem::replace(&mut inner.is_paused, true) {
+            inner.tell(Event::Paused {
+                id: inner.status.id,
+                error: error.to_owned(),
+                elapsed_ms: inner.elapsed_ms(),
+            });
+        }
     }
 
     /// The link is broken, and so it is going to be mended.
@@ -127,14 +209,10 @@ impl Observer {
         let mut inner = self.lock();
         inner.status.recovery = Some(recovery);
         inner.status.bandwidth_bytes_per_second = 0;
-        inner.status.elapsed_ms = inner.started.elapsed().as_millis() as u64;
         if let Some(risk) = &mut inner.status.risk {
             (risk.expected_ms, risk.is_late) = (None, true);
         }
-        let status = inner.status.clone();
-        if let Some(events) = &inner.events {
-            events.progress(status.clone());
-        }
+        let status = inner.publish();
         drop(inner);
         self.process
             .send_modify(|process| process.migration = Some(status));
@@ -147,7 +225,14 @@ impl Observer {
 
     /// The end: nothing is told afterwards.
     pub fn end(&self, outcome: Outcome, report: Report) {
-        if let Some(events) = self.lock().events.take() {
+        let mut inner = self.lock();
+        inner.end_phase();
+        self.process.send_modify(|process| {
+            if let Some(migration) = &mut process.migration {
+                migration.is_under_way = false;
+            }
+        });
+        if let Some(events) = inner.events.take() {
             events.end(outcome, report);
         }
     }

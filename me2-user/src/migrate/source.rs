@@ -13,6 +13,7 @@ mod finish;
 mod handover;
 mod link;
 mod passes;
+mod progress;
 mod recovery;
 mod sent;
 mod silence;
@@ -43,16 +44,17 @@ use tokio::{sync::watch, task::block_in_place};
 
 use super::{
     Machine, bulk_streams,
-    observer::{AbortOnDrop, Observer, PROGRESS_INTERVAL},
+    observer::{AbortOnDrop, Observer},
     risk::RiskWatch,
 };
 use crate::{
     control::types::{MigrateRequest, Mode, Outcome, Part, Report},
-    identity::{Fingerprint, Identity, TrustStore},
+    identity::{Credentials, Fingerprint, Identity, TrustStore},
     process::{host_memory, published},
     report::{Explore, Ram, Status},
-    transport::{frames::LinkError, limits::SocketGrant, pace::Pacer},
+    transport::{frames::LinkError, limits::SocketGrant, pace::Pacer, qlog::Qlog, window::Waiting},
 };
+use answers::Answerer;
 use asked::Asked;
 use bulk::Bulk;
 use encoding::{Encoding, Parts, SendCounters};
@@ -115,18 +117,12 @@ pub enum Ended {
     Paused(Box<Attempt>, Report),
 }
 
-/// Who this process is towards its peers.
-pub struct Credentials {
-    /// Its identity.
-    pub identity: Identity,
-    /// Whom it trusts.
-    pub trust: TrustStore,
-}
-
 /// One attempt to move a VM.
 pub struct Attempt {
     machine: Arc<Machine>,
-    credentials: Arc<Credentials>,
+    /// Who this host is to the destination, from the beginning to the end.
+    identity: Arc<Identity>,
+    trust: TrustStore,
     request: MigrateRequest,
     migration: [u8; 16],
     /// Who the destination is, once that is known.
@@ -140,6 +136,7 @@ pub struct Attempt {
     chooser: Arc<Mutex<Chooser>>,
     asked: Arc<Asked>,
     pacer: Arc<Pacer>,
+    qlog: Qlog,
     observer: Observer,
     log: PhaseLog,
     started: Instant,
@@ -184,12 +181,13 @@ impl Attempt {
     )]
     pub fn new(
         machine: Arc<Machine>,
-        credentials: Arc<Credentials>,
+        credentials: &Credentials,
         request: MigrateRequest,
         migration: [u8; 16],
         ownership: Arc<Mutex<ownership::Source>>,
         observer: Observer,
         pacer: Pacer,
+        qlog: Qlog,
         wish: watch::Receiver<Wish>,
     ) -> Self {
         let page_count = machine.vm.memory().layout().page_count();
@@ -201,7 +199,8 @@ impl Attempt {
         Self {
             strategy: published::strategy(request.mode),
             machine,
-            credentials,
+            identity: credentials.identity(),
+            trust: credentials.trust().clone(),
             request,
             migration,
             peer: None,
@@ -217,6 +216,7 @@ impl Attempt {
             chooser: Arc::new(Mutex::new(Chooser::new(bulk_streams()))),
             asked: Arc::default(),
             pacer: Arc::new(pacer),
+            qlog,
             started: observer.started(),
             observer,
             log: PhaseLog::begin(),
@@ -279,7 +279,7 @@ impl Attempt {
         let mut link = self.setup().await?;
         let _progress = self.tell_progress(&link);
         let _silence = link.listen_for_silence(&self.pacer);
-        let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
+        let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow(Waiting::Nobody)));
         if link.same_host {
             let mut chooser = self.chooser.lock().expect("no panics under this lock");
             chooser.share_cores_with_destination();
@@ -291,16 +291,21 @@ impl Attempt {
         if self.strategy.copies_before() {
             self.precopy(&mut link, &mut bulk).await?;
         }
+        // What is needed behind the handover had better be missed before it.
+        let answerer = Answerer::start(self.encoding());
+        link.answerer = Some(answerer.context("cannot start a thread")?);
         if self.strategy.copies_after() {
             link.open_ahead().await?;
             self.watch_last_writes(&link).await?;
         }
+        self.flush_disks()?;
         self.stop()?;
         if !self.strategy.copies_after() {
             let sending = self.send_pending(&mut link, &mut bulk).await?;
             self.wait_received(&mut link, &mut bulk, sending.version)
                 .await?;
         }
+        self.let_go_of_disks()?;
         link.bulk = Some(bulk);
         Ok(link)
     }
@@ -312,17 +317,16 @@ impl Attempt {
             .prepare()
             .context("cannot begin an attempt")?;
         self.epoch = prepare.epoch();
-        let mut link = self.connect(message::Purpose::Migrate).await?;
+        let machine = ToDestination::Machine {
+            document: self.machine.vm.document().to_json(),
+            scheme: published::scheme(self.request.mode),
+        };
+        let purpose = message::Purpose::Migrate;
+        let mut link = self.connect(purpose, Some(machine)).await?;
         self.target = Some(link.connection.remote_address());
         self.connection = Some(link.connection.clone());
         self.peer = Some(link.fingerprint);
         self.socket = Some(link.socket);
-        link.control
-            .message(&ToDestination::Machine {
-                document: self.machine.vm.document().to_json(),
-                scheme: published::scheme(self.request.mode),
-            })
-            .await?;
         match link.reply().await? {
             ToSource::Ready => {
                 let prepared = DestinationMessage::Prepared { epoch: self.epoch };
@@ -417,7 +421,11 @@ impl Attempt {
                 ownership.state()
             );
         }
-        vm.vcpus().resume();
+        // The destination has none of its disks: it never took them, or let go of them before it refused.
+        let resumed = vm.resume(false);
+        if let Err(error) = &resumed {
+            tracing::error!("the VM stays paused: {error}; end whoever uses it, then `me2 resume`");
+        }
         if let Err(error) = block_in_place(|| vm.stop_dirty_log()) {
             tracing::error!("the dirty log stays on: {:#}", anyhow::Error::from(error));
         }
@@ -432,10 +440,11 @@ impl Attempt {
         } else {
             Status::Failed
         };
-        self.report.error = Some(format!(
-            "{:#}; the VM runs on at the source",
-            anyhow::Error::from(failure)
-        ));
+        let now = match resumed {
+            Ok(()) => "the VM runs on at the source".to_owned(),
+            Err(error) => format!("the VM is paused at the source: {error}"),
+        };
+        self.report.error = Some(format!("{:#}; {now}", anyhow::Error::from(failure)));
         self.fill_report();
         if let Some(connection) = &self.connection {
             connection.close(1u8.into(), b"the attempt is over");
@@ -468,19 +477,6 @@ impl Attempt {
 
     fn lock_pages(&self) -> std::sync::MutexGuard<'_, SourcePages> {
         self.pages.lock().expect("no panics under this lock")
-    }
-
-    /// Tells progress while the result lives.
-    fn tell_progress(&self, link: &Link) -> AbortOnDrop {
-        let (observer, connection) = (self.observer.clone(), link.connection.clone());
-        let past = self.past_wire_bytes;
-        AbortOnDrop(tokio::spawn(async move {
-            let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
-            loop {
-                interval.tick().await;
-                observer.tick(past + connection.stats().udp_tx.bytes);
-            }
-        }))
     }
 }
 

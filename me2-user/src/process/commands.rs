@@ -12,6 +12,7 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
+use tracing::Instrument;
 
 use super::{
     Inputs, Node, exit_code,
@@ -20,8 +21,9 @@ use super::{
 use crate::{
     control::{
         channel::{Command, Refusal, Reply},
-        types::{Accepted, MigrateRequest, Outcome, VmState},
+        types::{Accepted, MigrateRequest, Outcome, Typed, VmState},
     },
+    identity::Moment,
     migrate::{
         Machine,
         observer::Observer,
@@ -83,8 +85,14 @@ pub(super) struct Life {
     /// Who wants the VM back, while an attempt to connect comes to its end.
     pub(super) wants_back: Option<Reply<Accepted>>,
     pub(super) last_id: u64,
+    /// In which the latest migration is logged.
+    pub(super) span: tracing::Span,
     /// Connections of the latest migration: one, and one more for each recovery.
     pub(super) connections: u64,
+    /// The process ends as soon as the VM is known to be here.
+    is_ending: bool,
+    /// Told that ending now would lose the VM.
+    is_warned: bool,
 }
 
 /// A migration under way.
@@ -110,7 +118,10 @@ pub async fn live(
         recovery: None,
         wants_back: None,
         last_id: 0,
+        span: tracing::Span::none(),
         connections: 0,
+        is_ending: false,
+        is_warned: false,
     };
     let code = life.until_end(&mut inputs).await;
     life.node.close().await;
@@ -139,15 +150,9 @@ impl Life {
                     }
                 }
                 () = ending.wait() => {
-                    if self.may_end() {
-                        self.give_up_migration().await;
-                        return ExitCode::SUCCESS;
+                    if let Some(code) = self.asked_to_end(ending.insists()) {
+                        return code;
                     }
-                    if ending.insists() {
-                        tracing::error!("ended by a signal while the destination still needed this side");
-                        return ExitCode::from(5);
-                    }
-                    tracing::warn!("the VM has left but its pages have not: the same signal again ends this side all the same");
                 }
                 () = due(self.paused.as_ref().and_then(Paused::retries_at)) => self.retry(),
                 _ = tick.tick() => {
@@ -167,6 +172,41 @@ impl Life {
             .may_run()
     }
 
+    /// SIGTERM or SIGINT: with what the process ends now, if it does.
+    ///
+    /// Before the handover the migration is cancelled first, and its followers see that. After it, this
+    /// side may have the only copy of pages: it stays, and one signal is not enough.
+    fn asked_to_end(&mut self, insists: bool) -> Option<ExitCode> {
+        match (&self.migration, self.may_end()) {
+            (None, true) => Some(self.end_here()),
+            (Some(moving), true) => {
+                tracing::info!("ending: the migration is cancelled first");
+                moving.wish.send_replace(Wish::Cancel);
+                self.is_ending = true;
+                None
+            }
+            (_, false) if insists && self.is_warned => {
+                tracing::error!("ended by a signal while the destination still needed this side");
+                Some(ExitCode::from(5))
+            }
+            (_, false) => {
+                tracing::warn!(
+                    "the VM has left but its pages have not: the same signal again ends this side all \
+                     the same, and the VM may be lost with it"
+                );
+                self.is_warned = true;
+                None
+            }
+        }
+    }
+
+    /// The VM ends, as if its power were cut.
+    fn end_here(&self) -> ExitCode {
+        self.machine.vm.request_stop();
+        self.node.set_state(VmState::Stopped);
+        ExitCode::SUCCESS
+    }
+
     /// The process ends with the VM here: the destination is told by the connection's end.
     async fn give_up_migration(&mut self) {
         if let Some(moving) = self.migration.take() {
@@ -182,6 +222,9 @@ impl Life {
     async fn carry_out(&mut self, command: Command) -> bool {
         match command {
             Command::Migrate { request, reply } => _ = reply.send(self.migrate(request)),
+            Command::Describe { reply } => {
+                _ = reply.send(Ok(self.machine.vm.document().clone()));
+            }
             Command::Recover { request, reply } => self.recover(request, reply),
             Command::Cancel { reply } => _ = reply.send(self.cancel()),
             Command::SwitchNow { reply } => _ = reply.send(self.switch_now()),
@@ -195,11 +238,11 @@ impl Life {
                     )));
                     return false;
                 }
-                self.machine.vm.vcpus().request_stop();
-                self.node.set_state(VmState::Stopped);
+                self.end_here();
                 _ = reply.send(Ok(()));
                 return true;
             }
+            Command::Type { bytes, reply } => _ = reply.send(self.type_in(&bytes)),
         }
         false
     }
@@ -228,23 +271,30 @@ impl Life {
         let (wish, wished) = watch::channel(Wish::GoOn);
         let cap = request.max_bandwidth_bytes_per_second;
         let pacer = Pacer::shared(cap, self.node.runtime_dir.as_deref());
+        let identity = migration_identity(id);
+        self.span = crate::migrate::span(&identity);
+        let warning = self.node.credentials.identity().warning(Moment::now());
         let attempt = Attempt::new(
             self.machine.clone(),
-            self.node.credentials.clone(),
+            &self.node.credentials,
             request,
-            migration_identity(id),
+            identity,
             self.ownership.clone(),
             observer.clone(),
             pacer,
+            self.node.qlog.clone(),
             wished,
         );
-        let task = tokio::spawn(attempt.migrate());
+        let task = tokio::spawn(attempt.migrate().instrument(self.span.clone()));
         self.migration = Some(Moving {
             task,
             wish,
             observer,
         });
-        Ok(Accepted { id })
+        Ok(Accepted {
+            id,
+            warnings: warning.into_iter().collect(),
+        })
     }
 
     pub(super) fn observe(&self, id: u64, mode: crate::report::Mode, started: Instant) -> Observer {
@@ -297,16 +347,31 @@ impl Life {
 
     fn pause(&mut self) -> Result<(), Refusal> {
         self.refuse_while_moving()?;
-        self.machine.vm.vcpus().request_stop();
+        self.machine.vm.request_stop();
         self.node.set_state(VmState::Paused);
         Ok(())
     }
 
     fn resume(&mut self) -> Result<(), Refusal> {
         self.refuse_while_moving()?;
-        self.machine.vm.vcpus().resume();
+        self.machine.vm.resume(false).map_err(|error| {
+            let mend = "end whoever uses the disk; then resume it";
+            Refusal::conflict(format!("the VM stays paused: {error}"), mend)
+        })?;
         self.node.set_state(VmState::Running);
         Ok(())
+    }
+
+    /// What is typed would be lost with a VM that stands still to be moved: its state is saved already.
+    fn type_in(&self, bytes: &[u8]) -> Result<Typed, Refusal> {
+        if !self.may_end() || !self.machine.vm.vcpus().is_running() {
+            return Err(Refusal::conflict(
+                "the VM does not run here",
+                "me2 status tells where it is",
+            ));
+        }
+        let taken_bytes = self.machine.vm.type_into_console(bytes);
+        Ok(Typed { taken_bytes })
     }
 
     fn refuse_while_moving(&self) -> Result<(), Refusal> {
@@ -319,10 +384,14 @@ impl Life {
         Ok(())
     }
 
-    /// A migration has ended. True: the VM has moved, and so the process shall end.
+    /// A migration has ended. True: the process shall end, since the VM has moved or it was asked to.
     fn conclude(&mut self, ended: Ended) -> bool {
         let moving = self.migration.take().expect("it has just ended");
+        let _logged = self.span.clone().entered();
         if let Ended::Paused(attempt, report) = ended {
+            if std::mem::take(&mut self.is_ending) {
+                tracing::warn!("asked to end, but the VM has left: this side stays for its pages");
+            }
             self.pause_migration(attempt, moving.observer, report);
             return false;
         }
@@ -337,10 +406,15 @@ impl Life {
         }
         self.node.set_state(match outcome {
             Outcome::Moved => VmState::Migrated,
-            _ => VmState::Running,
+            _ if self.machine.vm.vcpus().is_running() => VmState::Running,
+            // A disk of it is in use elsewhere.
+            _ => VmState::Paused,
         });
         moving.observer.end(outcome, report.clone());
-        matches!(ended, Ended::Moved(_))
+        if self.is_ending && !matches!(ended, Ended::Moved(_)) {
+            self.end_here();
+        }
+        self.is_ending || matches!(ended, Ended::Moved(_))
     }
 }
 

@@ -5,10 +5,12 @@
 
 use std::{
     collections::VecDeque,
-    io::Write,
+    io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
+
+use crate::control::console::ConsoleLog;
 
 /// Pieces of output that wait to be written.
 const PIECES_QUEUED: usize = 4096;
@@ -19,6 +21,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct ConsoleWriter {
     end: Arc<End>,
+    /// For those who attach to it.
+    log: ConsoleLog,
 }
 
 /// The writers' end of the queue.
@@ -71,8 +75,11 @@ impl Queue {
 }
 
 impl ConsoleWriter {
-    /// Starts the thread that writes to `output`.
-    pub fn start(mut output: Box<dyn Write + Send>) -> Self {
+    /// Starts the thread that writes to `output`; what is written is shown in `log` too.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(mut output: Box<dyn Write + Send>, log: ConsoleLog) -> io::Result<Self> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -86,15 +93,16 @@ impl ConsoleWriter {
         };
         std::thread::Builder::new()
             .name("console".into())
-            .spawn(write)
-            .expect("a thread can be started");
-        Self {
+            .spawn(write)?;
+        Ok(Self {
             end: Arc::new(End { queue }),
-        }
+            log,
+        })
     }
 
     /// Queues bytes; drops them if nobody has read for long.
     pub fn write(&self, bytes: &[u8]) {
+        self.log.push(bytes);
         let mut state = self.end.queue.lock();
         if state.pieces.len() < PIECES_QUEUED {
             state.pieces.push_back(bytes.to_vec());
@@ -136,7 +144,8 @@ mod tests {
     fn an_output_that_is_stuck_holds_up_nobody() {
         let (release, stuck) = mpsc::channel();
         let (sender, written) = mpsc::channel();
-        let writer = ConsoleWriter::start(Box::new(Stuck(stuck, sender)));
+        let writer = ConsoleWriter::start(Box::new(Stuck(stuck, sender)), ConsoleLog::default())
+            .expect("a thread");
         for _ in 0..3 * PIECES_QUEUED {
             writer.write(b"x");
         }
@@ -154,7 +163,8 @@ mod tests {
         let (release, stuck) = mpsc::channel();
         let (sender, written) = mpsc::channel();
         drop(release);
-        let writer = ConsoleWriter::start(Box::new(Stuck(stuck, sender)));
+        let writer = ConsoleWriter::start(Box::new(Stuck(stuck, sender)), ConsoleLog::default())
+            .expect("a thread");
         writer.clone().write(b"last words");
         drop(writer);
         assert_eq!(written.iter().collect::<Vec<_>>(), [b"last words"]);

@@ -3,6 +3,7 @@
 
 mod commands;
 mod console;
+mod devices;
 pub mod host_memory;
 pub mod monitor;
 pub mod note;
@@ -17,12 +18,18 @@ pub use receive::receive;
 pub use run::run;
 
 use std::{
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Context;
+use me2_engine::quantile::Histogram;
 use me2_vmm::{
     machine::MachineDocument,
     paging::Userfault,
@@ -44,9 +51,14 @@ use crate::{
         types::{MigrationStatus, Mode, Role, STATUS_SCHEMA_VERSION, VmState, VmStatus},
     },
     explore::Probing,
-    identity::{Fingerprint, Identity, TrustStore},
-    migrate::{destination::Incoming, source::Credentials},
+    identity::{Credentials, Moment},
+    migrate::destination::{self, Incoming},
+    transport::{
+        endpoint::Peer,
+        qlog::{Qlog, QlogError},
+    },
 };
+use devices::Mapped;
 use monitor::GuestMonitor;
 use note::Note;
 use serial::Serial;
@@ -65,13 +77,30 @@ pub struct Node {
     api: Mutex<Option<ApiServer>>,
     /// Bound at the start, to be served from [`Node::open_api`] on.
     api_socket: Mutex<Option<ControlSocket>>,
+    /// Bound at the start, to be served from [`Node::serve_metrics`] on.
+    metrics_socket: Mutex<Option<TcpListener>>,
+    /// Of all connections to peers.
+    qlog: Qlog,
     /// Where the API of a VM with this name is to be.
     api_path: ApiPath,
     /// Where processes of this host share the bandwidth cap.
     runtime_dir: Option<PathBuf>,
     memory_max: u64,
+    /// For the devices of a VM that comes.
+    mapped: Mapped,
     /// Of the VM that is here, or on its way.
     console: Mutex<Option<GuestMonitor>>,
+    /// The VM has been handed over to here and is being restored: it may run any moment.
+    is_taking_over: AtomicBool,
+}
+
+/// While it lives, the process has a VM handed over to it.
+pub struct TakingOver<'a>(&'a AtomicBool);
+
+impl Drop for TakingOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Given the name that a VM comes with: its name here, and the path of its API socket.
@@ -107,20 +136,28 @@ pub struct NodeOptions {
     pub probes: bool,
     /// Largest VM to be received, in bytes.
     pub memory_max: u64,
+    /// For the devices of a VM that is received.
+    pub mapped: Mapped,
     /// Where the API of a VM is to be.
     pub api_path: ApiPath,
     /// The name for which the API is there from the start; without, it comes with the VM.
     pub api_name: Option<String>,
     /// The runtime folder, if it is known.
     pub runtime_dir: Option<PathBuf>,
+    /// Where metrics are served beside the API.
+    pub metrics: Option<SocketAddr>,
+    /// Where connections to peers are recorded.
+    pub qlog: Qlog,
 }
 
 impl Node {
     /// Opens everything that needs privileges, and starts no thread.
     pub fn open(options: NodeOptions) -> anyhow::Result<(Arc<Self>, Inputs)> {
         me2_vmm::memory::configure_heap();
-        let identity = Identity::load(&options.config_dir)?;
-        let trust = TrustStore::load(&options.config_dir)?;
+        let credentials = Credentials::load(&options.config_dir)?;
+        if let Some(warning) = credentials.identity().warning(Moment::now()) {
+            tracing::warn!("{warning}");
+        }
         if let Some(folder) = &options.runtime_dir {
             socket::prepare_folder(folder)?;
         }
@@ -128,6 +165,7 @@ impl Node {
             Some(name) => Some(bind_api(&(options.api_path)(name)?.1)?),
             None => None,
         };
+        let metrics_socket = options.metrics.map(bind_metrics).transpose()?;
         let serial = Serial::open(&options.serial)?;
         let userfault = Arc::new(Userfault::open()?);
         let host = Host::open(userfault)?;
@@ -149,6 +187,8 @@ impl Node {
             pid: std::process::id(),
             role: options.role,
             vm_state: state,
+            memory_bytes: None,
+            vcpus: None,
             migration: None,
             guest: None,
         };
@@ -156,7 +196,7 @@ impl Node {
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let node = Self {
             host,
-            credentials: Arc::new(Credentials { identity, trust }),
+            credentials: Arc::new(credentials),
             probing: Arc::new(probing),
             serial,
             ended: ended_sender,
@@ -165,10 +205,14 @@ impl Node {
             control,
             api: Mutex::default(),
             api_socket: Mutex::new(api_socket),
+            metrics_socket: Mutex::new(metrics_socket),
+            qlog: options.qlog,
             api_path: options.api_path,
             runtime_dir: options.runtime_dir,
             memory_max: options.memory_max,
+            mapped: options.mapped,
             console: Mutex::default(),
+            is_taking_over: AtomicBool::new(false),
         };
         Ok((
             Arc::new(node),
@@ -184,6 +228,19 @@ impl Node {
         self.status.send_modify(|status| status.vm_state = state);
     }
 
+    /// A VM is handed over to here: until the result is dropped, the process is needed.
+    pub fn take_over(&self) -> TakingOver<'_> {
+        self.is_taking_over.store(true, Ordering::Release);
+        TakingOver(&self.is_taking_over)
+    }
+
+    /// Whether a receiver may have the only copy of what its VM has done.
+    fn is_needed(&self) -> bool {
+        let state = self.status.borrow().vm_state;
+        matches!(state, VmState::Running | VmState::PostcopyPaused)
+            || self.is_taking_over.load(Ordering::Acquire)
+    }
+
     /// Publishes what the guest tells of itself.
     pub fn publish_guest(&self, monitor: &GuestMonitor) {
         let guest = monitor.status();
@@ -191,6 +248,14 @@ impl Node {
             let is_new = status.guest != guest;
             status.guest = guest;
             is_new
+        });
+    }
+
+    /// Sets what status tells of the machine: that of this document, or none.
+    pub fn set_machine(&self, document: Option<&MachineDocument>) {
+        self.status.send_modify(|status| {
+            status.memory_bytes = document.map(|document| document.memory_bytes);
+            status.vcpus = document.map(|document| document.cpus);
         });
     }
 
@@ -207,31 +272,97 @@ impl Node {
             .send_modify(|status| _ = status.migration.as_mut().map(change));
     }
 
+    /// The same at the destination, where it is counted too, with how long accesses waited so far.
+    pub fn publish_incoming(&self, change: impl FnOnce(&mut MigrationStatus), waits: Histogram) {
+        self.publish_migration(change);
+        if let Some(status) = &self.status.borrow().migration {
+            self.control.metrics.progress(Role::Receiver, status);
+        }
+        self.control.metrics.fault_latency(waits);
+    }
+
     /// Takes a VM in whose source has described it: checks it against this host and this
     /// process's limits, opens its console and its API, and builds its machine.
     pub fn admit(
         &self,
         document: MachineDocument,
-        peer: Fingerprint,
+        peer: &Peer,
         migration: [u8; 16],
         epoch: u64,
         same_host: bool,
     ) -> anyhow::Result<Incoming> {
-        self.credentials.trust.allow(&peer, &document.name)?;
+        let (trust, now) = (self.credentials.trust(), Moment::now());
+        trust.allow(&peer.certificates, &document.name, now)?;
+        self.fits(&document)?;
+        self.host.check(&document)?;
+        let connections = self.mapped.expect(&document)?;
+        self.open_api(&document.name, false)?;
+        let monitor = self.open_console(document.builtin_guest)?;
+        self.set_machine(Some(&document));
+        self.credentials.hold(&peer.own, peer.fingerprint);
+        let ended = self.end_handler();
+        let probing = self.probing.clone();
+        let note = self.leave_note(&migration, epoch)?;
+        Incoming::prepare(
+            &self.host,
+            document,
+            connections,
+            monitor,
+            probing,
+            ended,
+            peer.fingerprint,
+            note,
+            migration,
+            epoch,
+            same_host,
+        )
+    }
+
+    /// Everything for which [`admit`](Self::admit) would refuse a VM now, as far as that can be known
+    /// without beginning to build it.
+    pub fn objections(
+        &self,
+        document: &MachineDocument,
+        peer: &Peer,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut reasons = Vec::new();
+        if self.status.borrow().vm_state != VmState::Waiting {
+            reasons.push("another migration is under way there".to_owned());
+        }
+        let told = |error: anyhow::Error| format!("{error:#}");
+        let (trust, now) = (self.credentials.trust(), Moment::now());
+        let allowed = trust.allow(&peer.certificates, &document.name, now);
+        reasons.extend(allowed.err().map(|error| told(error.into())));
+        reasons.extend(self.fits(document).err().map(told));
+        let objections = self.host.objections(document)?;
+        reasons.extend(objections.into_iter().map(|error| told(error.into())));
+        reasons.extend(destination::admit(document.memory_bytes).err().map(told));
+        reasons.extend(self.is_named_anew(&document.name).err().map(told));
+        Ok(reasons)
+    }
+
+    fn fits(&self, document: &MachineDocument) -> anyhow::Result<()> {
         anyhow::ensure!(
             document.memory_bytes <= self.memory_max,
             "the VM has {} MiB of memory, more than this receiver's --max-memory",
             document.memory_bytes >> 20
         );
-        self.host.check(&document)?;
-        self.open_api(&document.name, false)?;
-        let monitor = self.open_console(document.builtin_guest)?;
-        let ended = self.end_handler();
-        let probing = self.probing.clone();
-        let note = self.leave_note(&migration, epoch)?;
-        Incoming::prepare(
-            &self.host, document, monitor, probing, ended, peer, note, migration, epoch, same_host,
-        )
+        Ok(())
+    }
+
+    /// Whether the API of a VM with this name could be opened.
+    fn is_named_anew(&self, name: &str) -> anyhow::Result<()> {
+        let (name, path) = (self.api_path)(name)?;
+        let has_api = self
+            .api
+            .lock()
+            .expect("no panics under this lock")
+            .is_some();
+        anyhow::ensure!(
+            has_api || !socket::is_listening(&path),
+            "a VM of the name {name} runs there; give the receiver another: --name"
+        );
+        Ok(())
     }
 
     /// Notes in the runtime folder, if there is one, that this process is ready for an attempt.
@@ -248,6 +379,9 @@ impl Node {
 
     /// The VM that was admitted does not come after all.
     pub fn withdraw(&self) {
+        self.credentials.release();
+        self.set_machine(None);
+        self.publish_migration(|status| status.is_under_way = false);
         *self.console.lock().expect("no panics under this lock") = None;
         let api = {
             let mut api = self.api.lock().expect("no panics under this lock");
@@ -292,6 +426,24 @@ impl Node {
         Ok(())
     }
 
+    /// Serves metrics from now on where they were asked for beside the API.
+    fn serve_metrics(&self) -> anyhow::Result<()> {
+        let socket = self.metrics_socket.lock();
+        let Some(socket) = socket.expect("no panics under this lock").take() else {
+            return Ok(());
+        };
+        socket.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        tracing::info!(metrics = %listener.local_addr()?, "metrics are served");
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            if let Err(error) = server::serve_metrics(listener, control).await {
+                tracing::error!("metrics are not served any more: {error}");
+            }
+        });
+        Ok(())
+    }
+
     /// Ends what others read: the console when it is written, the API when its clients have read
     /// what there is to read.
     async fn close(&self) {
@@ -311,7 +463,9 @@ impl Node {
     }
 
     fn open_console(&self, builtin_guest: bool) -> anyhow::Result<GuestMonitor> {
-        let monitor = GuestMonitor::new(self.serial.writer()?, builtin_guest);
+        let log = self.control.console.clone();
+        let monitor = GuestMonitor::new(self.serial.writer()?, log, builtin_guest)
+            .context("cannot start a thread")?;
         *self.console.lock().expect("no panics under this lock") = Some(monitor.clone());
         Ok(monitor)
     }
@@ -323,6 +477,17 @@ impl Node {
     }
 }
 
+fn bind_metrics(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| {
+        format!("cannot listen at {address} for metrics; choose another --metrics")
+    })
+}
+
+/// Opens what `--qlog` names; the title says whose connections these are.
+fn open_qlog(path: Option<&Path>, title: String) -> Result<Qlog, QlogError> {
+    path.map_or_else(|| Ok(Qlog::default()), |path| Qlog::open(path, title))
+}
+
 fn bind_api(path: &Path) -> anyhow::Result<ControlSocket> {
     ControlSocket::bind(path)
         .context("the API socket (does a VM of this name run here? --name gives another)")
@@ -332,10 +497,13 @@ fn bind_api(path: &Path) -> anyhow::Result<ControlSocket> {
 fn exit_code(reason: &EndReason) -> ExitCode {
     match reason {
         EndReason::Exit(0) | EndReason::Reset => ExitCode::SUCCESS,
+        EndReason::TripleFault(state) => {
+            let state = state.map_or("no registers".into(), |state| state.to_string());
+            tracing::error!("the guest crashed (triple fault): {state}");
+            ExitCode::FAILURE
+        }
         EndReason::Shutdown => {
-            tracing::error!(
-                "the guest crashed (triple fault), or shut down in a way that looks like it"
-            );
+            tracing::error!("the guest shut down, in a way that is not known here");
             ExitCode::FAILURE
         }
         EndReason::Exit(status) => {
@@ -357,10 +525,26 @@ fn frames_of_host() -> anyhow::Result<u64> {
 }
 
 /// The runtime of a VM process: vCPUs, paging and encoding have threads of their own.
+/// Threads for what blocks: more than do at once.
+const BLOCKING_THREADS: usize = 4;
+/// Longer than any process lives.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// With its threads for what blocks made, and kept: once there is a VM, it must not end with tokio,
+/// which panics where it needs one and there are no more to be had (`pids.max` of a container).
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_keep_alive(FOR_EVER)
         .enable_all()
         .build()
-        .context("cannot start the runtime")
+        .context("cannot start the runtime")?;
+    // All at once, so that each takes one.
+    let all = Arc::new(Barrier::new(BLOCKING_THREADS + 1));
+    for _ in 0..BLOCKING_THREADS {
+        let all = all.clone();
+        runtime.spawn_blocking(move || _ = all.wait());
+    }
+    all.wait();
+    Ok(runtime)
 }

@@ -14,7 +14,7 @@ use std::{
 use me2_vmm::clock::monotonic_ns;
 
 use super::console::ConsoleWriter;
-use crate::control::types::GuestStatus;
+use crate::control::{console::ConsoleLog, types::GuestStatus};
 
 /// Longest line that is looked at; a longer one passes unread.
 const LINE_BYTES_MAX: usize = 256;
@@ -51,8 +51,11 @@ struct CpuReport {
 }
 
 impl GuestMonitor {
-    /// Passes output on to `output`; reads it if the built-in guest writes it.
-    pub fn new(output: Box<dyn Write + Send>, builtin: bool) -> Self {
+    /// Passes output on to `output` and `log`; reads it if the built-in guest writes it.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn new(output: Box<dyn Write + Send>, log: ConsoleLog, builtin: bool) -> io::Result<Self> {
         let inner = Inner {
             builtin,
             line: Vec::new(),
@@ -60,10 +63,10 @@ impl GuestMonitor {
             samples: VecDeque::new(),
             progress_ns: None,
         };
-        Self {
+        Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
-            output: ConsoleWriter::start(output),
-        }
+            output: ConsoleWriter::start(output, log)?,
+        })
     }
 
     /// The end that the serial port writes to.
@@ -220,7 +223,8 @@ mod tests {
     #[test]
     fn reports_are_read_and_heartbeats_are_not_shown() {
         let sink = Sink::default();
-        let monitor = GuestMonitor::new(Box::new(sink.clone()), true);
+        let monitor =
+            GuestMonitor::new(Box::new(sink.clone()), ConsoleLog::default(), true).unwrap();
         let mut console = monitor.console();
         console
             .write_all(b"me2-guest cpu=0 t_ms=1 ops=10 veri\x80fied=9 errors=0\n")
@@ -251,7 +255,8 @@ mod tests {
     #[test]
     fn another_guest_passes_unread() {
         let sink = Sink::default();
-        let monitor = GuestMonitor::new(Box::new(sink.clone()), false);
+        let monitor =
+            GuestMonitor::new(Box::new(sink.clone()), ConsoleLog::default(), false).unwrap();
         monitor.console().write_all(b"login: \xe4").unwrap();
         monitor.drain();
         assert_eq!(*sink.0.lock().unwrap(), b"login: \xe4");

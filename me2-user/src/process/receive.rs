@@ -7,22 +7,25 @@ use std::{
 };
 
 use me2_engine::ownership;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, mpsc::error::TrySendError};
 
-use super::{Inputs, Node, NodeOptions, commands, exit_code, note, runtime, sandbox};
+use super::{
+    Inputs, Node, NodeOptions, commands, devices::Mapped, exit_code, note, open_qlog, runtime,
+    sandbox,
+};
 use crate::{
     cli::ReceiveArgs,
     control::{
-        channel::{Command, Refusal},
+        channel::{Command, Refusal, Reply},
         socket::VmName,
-        types::{Phase, Role, VmState},
+        types::{Accepted, Phase, RecoverRequest, Role, VmState},
     },
-    migrate::{
-        destination::{Knock, Received, Reception, knock},
-        source::Credentials,
-    },
+    migrate::destination::{Knock, Received, Reception, knock},
     transport::endpoint::{self, Listener},
 };
+
+/// Takes an operator's word that the source is dead to who waits for it.
+type Word = mpsc::Sender<Reply<Accepted>>;
 
 /// Peers that have said hello and wait to be looked at.
 const KNOCKS_QUEUED: usize = 4;
@@ -31,7 +34,7 @@ const KNOCKS_QUEUED: usize = 4;
 /// Honest peers need one, and one more when they come back.
 const PEERS_MAX: usize = 16;
 
-/// How long the last connection may take to drain. The VM runs meanwhile.
+/// How long the last connection may take to drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits for one VM and stays its process until it ends or has moved on.
@@ -43,6 +46,8 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
     let api_name = name
         .clone()
         .or_else(|| args.api.as_ref().map(|_| receiver()));
+    let of_vm = name.as_deref().unwrap_or("any VM");
+    let qlog = open_qlog(args.qlog.as_deref(), format!("me2 receive {of_vm}"))?;
     let (node, mut inputs) = Node::open(NodeOptions {
         name: name.unwrap_or_else(receiver),
         role: Role::Receiver,
@@ -50,6 +55,7 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
         serial: args.serial.clone(),
         probes: !args.no_probes,
         memory_max: args.max_memory,
+        mapped: Mapped::open(&args)?,
         api_path: Box::new(move |arriving| {
             let arriving: VmName = arriving.parse()?;
             let path = paths.api_path(Some(&arriving))?;
@@ -60,28 +66,33 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
         }),
         api_name: api_name.clone(),
         runtime_dir: runtime_dir.clone(),
+        metrics: args.metrics,
+        qlog: qlog.clone(),
     })?;
     let socket = endpoint::bind(args.listen)?;
     sandbox::enter(!args.no_sandbox, &config_dir, runtime_dir.as_deref())?;
-    runtime()?.block_on(async move {
+    let ended = runtime()?.block_on(async move {
         if let Some(folder) = &node.runtime_dir {
             note::warn_of_left_behind(folder);
         }
-        let Credentials { identity, trust } = &*node.credentials;
-        let listener = Listener::on(socket, args.listen, identity, trust)?;
+        let mut listener = Listener::on(socket, args.listen, node.credentials.clone())?;
+        listener.record(node.qlog.clone());
         tracing::info!(
             address = %listener.local_addr()?,
-            identity = %node.credentials.identity.fingerprint(),
+            identity = %node.credentials.identity().fingerprint(),
             "waiting for a VM"
         );
         if let Some(name) = api_name {
             node.open_api(&name, true)?;
         }
+        node.serve_metrics()?;
+        tell_service_manager(&listener);
         let (sender, knocks) = mpsc::channel(KNOCKS_QUEUED);
         let endpoint = listener.endpoint().clone();
-        let listening = tokio::spawn(listen(listener, sender));
-        let reception = Reception::new(node.clone(), knocks, args.once);
-        let end = wait(&node, reception, &mut inputs).await;
+        let listening = tokio::spawn(listen(listener, sender, node.clone()));
+        let (word, fenced) = mpsc::channel(1);
+        let reception = Reception::new(node.clone(), knocks, fenced, args.once);
+        let end = wait(&node, reception, &word, &mut inputs).await;
         listening.abort();
         match end {
             End::Process(code) => {
@@ -89,21 +100,47 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
                 Ok(code)
             }
             End::Received(Received::Failed(error)) => Err(error),
-            End::Received(Received::Complete { machine, epoch }) => {
+            End::Received(Received::Complete {
+                machine,
+                epoch,
+                source,
+            }) => {
                 node.status.send_modify(|status| status.role = Role::Source);
                 node.set_state(VmState::Running);
                 node.publish_migration(|status| {
                     status.phase = Phase::Complete;
+                    status.is_under_way = false;
                     status.pages_remaining = 0;
                     status.risk = None;
                 });
-                free_connection(endpoint).await;
+                node.credentials.release();
+                // The VM may be moved on meanwhile.
+                let parting = tokio::spawn(part(source, endpoint));
                 tracing::info!("the VM is here, all of it");
+                // Only for people to read.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Status("The VM is here")]);
                 let ownership = Arc::new(Mutex::new(ownership::Source::new(epoch)));
-                Ok(commands::live(node, machine, ownership, inputs).await)
+                let code = commands::live(node, machine, ownership, inputs).await;
+                // It panics nowhere.
+                let _ = parting.await;
+                Ok(code)
             }
         }
-    })
+    });
+    qlog.finish();
+    ended
+}
+
+/// Whoever started this as a service that notifies hears that peers can come.
+fn tell_service_manager(listener: &Listener) {
+    use sd_notify::NotifyState::{Ready, Status};
+    let status = match listener.local_addr() {
+        Ok(address) => format!("Waiting for a VM at {address}"),
+        Err(_) => "Waiting for a VM".to_owned(),
+    };
+    if let Err(error) = sd_notify::notify(&[Ready, Status(&status)]) {
+        tracing::warn!("the service manager does not hear that this waits for a VM: {error}");
+    }
 }
 
 enum End {
@@ -111,8 +148,13 @@ enum End {
     Process(ExitCode),
 }
 
-/// The migration is over: its connection goes away, and then the buffers of it.
-async fn free_connection(endpoint: quinn::Endpoint) {
+/// The migration is over: when the source knows that, its connection goes away, and then the buffers
+/// of it. Nobody else is let in meanwhile.
+async fn part(source: Option<Box<Knock>>, endpoint: quinn::Endpoint) {
+    endpoint.set_server_config(None);
+    if let Some(source) = source {
+        source.part().await;
+    }
     endpoint.close(0u8.into(), b"complete");
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, endpoint.wait_idle()).await;
     drop(endpoint);
@@ -120,7 +162,7 @@ async fn free_connection(endpoint: quinn::Endpoint) {
 }
 
 /// Listens for peers until nobody wants them any more.
-async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>) {
+async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>, node: Arc<Node>) {
     let places = Arc::new(Semaphore::new(PEERS_MAX));
     while let Some(peer) = listener.next_peer().await {
         let Ok(place) = places.clone().try_acquire_owned() else {
@@ -128,18 +170,25 @@ async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>) {
             peer.connection.close(1u8.into(), b"too many connections");
             continue;
         };
-        let knocks = knocks.clone();
+        let (knocks, node) = (knocks.clone(), node.clone());
         tokio::spawn(async move {
-            match knock(peer, place).await {
-                Ok(knock) => _ = knocks.send(knock).await,
-                Err(error) => tracing::warn!("refused a peer: {error:#}"),
+            let taken = match knock(peer, place).await {
+                Ok(knock) if knock.asks() => knock.answer(&node).await,
+                Ok(knock) => {
+                    let _ = knocks.send(knock).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                tracing::warn!("refused a peer: {error:#}");
             }
         });
     }
 }
 
 /// Waits for the VM, and answers the API meanwhile.
-async fn wait(node: &Node, reception: Reception, inputs: &mut Inputs) -> End {
+async fn wait(node: &Node, reception: Reception, word: &Word, inputs: &mut Inputs) -> End {
     let mut received = Box::pin(reception.receive());
     let mut ending = commands::Ending::listen();
     loop {
@@ -150,13 +199,12 @@ async fn wait(node: &Node, reception: Reception, inputs: &mut Inputs) -> End {
                 return End::Process(exit_code(&reason));
             }
             Some(command) = inputs.commands.recv() => {
-                if answer(node, command) {
+                if answer(node, word, command) {
                     return End::Process(ExitCode::SUCCESS);
                 }
             }
             () = ending.wait() => {
-                let state = node.status.borrow().vm_state;
-                if !matches!(state, VmState::Running | VmState::PostcopyPaused) {
+                if !node.is_needed() {
                     return End::Process(ExitCode::SUCCESS);
                 }
                 if ending.insists() {
@@ -169,28 +217,52 @@ async fn wait(node: &Node, reception: Reception, inputs: &mut Inputs) -> End {
     }
 }
 
+/// An operator's word that the source is dead goes to who waits for it.
+fn recover(node: &Node, word: &Word, request: RecoverRequest, reply: Reply<Accepted>) {
+    let state = node.status.borrow().vm_state;
+    let refusal = match request.check() {
+        Err(error) => Refusal::invalid(error, "see me2 recover --help"),
+        Ok(()) if !request.source_is_fenced => Refusal::conflict(
+            "this is the destination",
+            "run `me2 recover` at the source: it is the side that connects",
+        ),
+        Ok(()) if state == VmState::PostcopyPaused => match word.try_send(reply) {
+            Ok(()) => return,
+            Err(error) => {
+                let (TrySendError::Full(reply) | TrySendError::Closed(reply)) = error;
+                let error = "this was just said, or the migration has just ended";
+                _ = reply.send(Err(Refusal::conflict(error, "see me2 status")));
+                return;
+            }
+        },
+        Ok(()) => Refusal::conflict(
+            "no migration is here whose source does not answer",
+            "me2 status tells how far it is",
+        ),
+    };
+    _ = reply.send(Err(refusal));
+}
+
 /// A command to a process whose VM is not (all) here yet. True: it shall end.
-fn answer(node: &Node, command: Command) -> bool {
+fn answer(node: &Node, word: &Word, command: Command) -> bool {
     let not_yet = || {
         Refusal::conflict(
             "the VM is not all here yet",
             "wait until its migration is complete",
         )
     };
-    let state = node.status.borrow().vm_state;
     match command {
         Command::Migrate { reply, .. } => _ = reply.send(Err(not_yet())),
-        Command::Recover { reply, .. } => {
-            let mend = "run `me2 recover` at the source: it is the side that connects";
-            _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
-        }
+        Command::Describe { reply } => _ = reply.send(Err(not_yet())),
+        Command::Recover { request, reply } => recover(node, word, request, reply),
         Command::Cancel { reply } | Command::SwitchNow { reply } => {
             let mend = "run it at the source";
             _ = reply.send(Err(Refusal::conflict("this is the destination", mend)));
         }
         Command::Pause { reply } | Command::Resume { reply } => _ = reply.send(Err(not_yet())),
+        Command::Type { reply, .. } => _ = reply.send(Err(not_yet())),
         Command::Stop { reply } => {
-            if matches!(state, VmState::Running | VmState::PostcopyPaused) {
+            if node.is_needed() {
                 _ = reply.send(Err(not_yet()));
             } else {
                 _ = reply.send(Ok(()));

@@ -8,6 +8,7 @@ use std::{
 
 use me2_engine::recovery::Recovery;
 use tokio::sync::{oneshot, watch};
+use tracing::Instrument;
 
 use super::commands::{Life, Moving};
 use crate::{
@@ -63,6 +64,7 @@ impl Life {
         };
         self.node.set_state(VmState::PostcopyPaused);
         let error = report.error.clone().unwrap_or_default();
+        observer.link_is_broken(&error);
         let retry = match delay {
             _ if self.wants_back.is_some() => Some(Retry {
                 at: Instant::now(),
@@ -125,6 +127,9 @@ impl Life {
     pub(super) fn recover(&mut self, request: RecoverRequest, reply: Reply<Accepted>) {
         if let Err(error) = request.check() {
             _ = reply.send(Err(Refusal::invalid(error, "see me2 recover --help")));
+        } else if request.source_is_fenced {
+            let mend = "run it at the destination, which waits for this side";
+            _ = reply.send(Err(Refusal::conflict("this is the source", mend)));
         } else if request.resume_here {
             self.take_back(reply);
         } else {
@@ -140,10 +145,10 @@ impl Life {
             let (now, missing) = (attempt.started().elapsed(), attempt.missing_pages());
             self.recovery = Some(Recovery::new(attempt.recover_limit(), now, missing));
             self.retry();
-            return Ok(Accepted { id });
+            return Ok(Accepted::plainly(id));
         }
         match self.is_connecting() {
-            true => Ok(Accepted { id }),
+            true => Ok(Accepted::plainly(id)),
             false => Err(self.nothing_to_recover()),
         }
     }
@@ -163,7 +168,12 @@ impl Life {
         };
         let observer = self.observe_again(&paused.attempt, paused.retry);
         let (wish, wished) = watch::channel(Wish::GoOn);
-        let task = tokio::spawn(paused.attempt.recover(observer.clone(), wished));
+        let task = tokio::spawn(
+            paused
+                .attempt
+                .recover(observer.clone(), wished)
+                .instrument(self.span.clone()),
+        );
         self.migration = Some(Moving {
             task,
             wish,
@@ -186,7 +196,12 @@ impl Life {
         let observer = self.observe_again(&paused.attempt, paused.retry);
         let (wish, _) = watch::channel(Wish::GoOn);
         let (verdict, told) = oneshot::channel();
-        let task = tokio::spawn(paused.attempt.take_back(observer.clone(), verdict));
+        let task = tokio::spawn(
+            paused
+                .attempt
+                .take_back(observer.clone(), verdict)
+                .instrument(self.span.clone()),
+        );
         self.migration = Some(Moving {
             task,
             wish,
@@ -195,7 +210,7 @@ impl Life {
         let id = self.last_id;
         tokio::spawn(async move {
             let answer = match told.await {
-                Ok(Ok(())) => Ok(Accepted { id }),
+                Ok(Ok(())) => Ok(Accepted::plainly(id)),
                 Ok(Err(reason)) => Err(Refusal::conflict(
                     format!("not taken back: {reason}"),
                     "me2 status tells how the migration goes on",

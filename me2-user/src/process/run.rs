@@ -10,7 +10,11 @@ use me2_vmm::{
 };
 use std::sync::{Arc, Mutex};
 
-use super::{Node, NodeOptions, commands, runtime, sandbox};
+use super::{
+    Node, NodeOptions, commands,
+    devices::{self, Mapped},
+    open_qlog, runtime, sandbox,
+};
 use crate::{
     cli::RunArgs,
     control::types::{Role, VmState},
@@ -26,6 +30,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let name = args.name.to_string();
     let (config_dir, runtime_dir) = (args.config.resolve()?, args.runtime.resolve().ok());
     let boot_source = boot_source(&args)?;
+    let (devices, connections) = devices::open(&args)?;
+    let qlog = open_qlog(args.qlog.as_deref(), format!("me2 run {name}"))?;
     let (node, inputs) = Node::open(NodeOptions {
         name: name.clone(),
         role: Role::Source,
@@ -33,26 +39,35 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         serial: args.serial.clone(),
         probes: !args.no_probes,
         memory_max: RAM_SIZE_MAX,
+        mapped: Mapped::default(),
         api_path: Box::new(move |name| Ok((name.to_owned(), api_path.clone()))),
         api_name: Some(name.clone()),
         runtime_dir: runtime_dir.clone(),
+        metrics: args.metrics,
+        qlog: qlog.clone(),
     })?;
     sandbox::enter(!args.no_sandbox, &config_dir, runtime_dir.as_deref())?;
-    runtime()?.block_on(async move {
+    let ended = runtime()?.block_on(async move {
         let builtin = args.kernel.is_none();
         let monitor = node.open_console(builtin)?;
-        let document = node
+        let mut document = node
             .host
             .describe(&name, args.memory, args.cpus.into(), builtin)?;
-        let vm = Vm::build(&node.host, document, monitor.console(), node.end_handler())?;
+        document.devices = devices;
+        document.check()?;
+        let ended = node.end_handler();
+        let console = monitor.console();
+        let vm = Vm::build_with(&node.host, document, connections, console, ended)?;
         vm.boot(&boot_source)?;
         let machine = Arc::new(Machine {
             vm,
             monitor,
             probing: node.probing.clone(),
         });
+        node.set_machine(Some(machine.vm.document()));
         node.open_api(&name, true)?;
-        machine.vm.vcpus().resume();
+        node.serve_metrics()?;
+        machine.vm.resume(false)?;
         node.set_state(VmState::Running);
         tracing::info!(
             name,
@@ -62,7 +77,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         );
         let ownership = Arc::new(Mutex::new(ownership::Source::new(0)));
         Ok(commands::live(node, machine, ownership, inputs).await)
-    })
+    });
+    qlog.finish();
+    ended
 }
 
 fn boot_source(args: &RunArgs) -> Result<BootSource, BootError> {

@@ -79,6 +79,7 @@ fn filled() -> Report {
                 p50: 210,
                 p99: 1_900,
                 max: 2_500,
+                buckets: vec![[223, 105], [2_500, 105]],
             },
             vcpu_blocktime_ms: 60.5,
             touched_first_second: Some(TouchedFirstSecond {
@@ -145,6 +146,8 @@ fn has_every_field_of_the_schema_and_no_other() {
         ram.zero_pages ram.sent_pages ram.sent_logical_bytes wire_bytes
         codec.zero codec.rle codec.delta codec.reference codec.zstd codec.raw
         encoding.plain_bytes encoding.encoded_bytes encoding.busy_ms
+        encoding.by_codec.zero encoding.by_codec.rle encoding.by_codec.delta
+        encoding.by_codec.reference encoding.by_codec.zstd encoding.by_codec.raw
         explore.time_ms explore.populated_pages explore.populated_touched_pages
         explore.populated_untouched_pages explore.touched_hole_pages
         explore.working_set.pages explore.working_set.faults explore.working_set.dropped_pages
@@ -158,6 +161,7 @@ fn has_every_field_of_the_schema_and_no_other() {
         handover.final_set_pages handover.final_set_bytes handover.doubled handover.bytes handover.missing_pages
         postcopy.faults postcopy.demand_pages postcopy.pushed_pages postcopy.duplicate_pages
         postcopy.fault_latency_us.p50 postcopy.fault_latency_us.p99 postcopy.fault_latency_us.max
+        postcopy.fault_latency_us.buckets
         postcopy.vcpu_blocktime_ms postcopy.touched_first_second.pages
         postcopy.touched_first_second.present guest.rate_before guest.rate_during
         ebpf.attached ebpf.probe ebpf.reason ebpf.events ebpf.lost ebpf.touched_pages

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use quinn::udp::{UdpSockRef, UdpSocketState};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -23,8 +24,9 @@ pub use parameters::{
 
 use super::limits::SocketGrant;
 use super::pace::Pacer;
-use super::tls::{SERVER_NAME, client_config, peer_fingerprint, server_config};
-use crate::identity::{Fingerprint, Identity, TrustStore};
+use super::qlog::Qlog;
+use super::tls::{SERVER_NAME, Verdict, client_config, peer_certificates, server_config};
+use crate::identity::{Credentials, Fingerprint, Identity, TrustStore};
 
 /// How long a handshake may take. Ten round trips of the slowest link that is reasonable.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,11 +41,26 @@ pub struct Peer {
     pub connection: quinn::Connection,
     /// Who it is.
     pub fingerprint: Fingerprint,
+    /// What it showed: its certificate, and those behind it.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Who this side was to it.
+    pub own: Arc<Identity>,
     /// What this side's socket was granted.
     pub socket: SocketGrant,
 }
 
 impl Peer {
+    fn new(connection: quinn::Connection, own: Arc<Identity>, socket: SocketGrant) -> Self {
+        let certificates = peer_certificates(&connection);
+        Self {
+            connection,
+            fingerprint: Fingerprint::of(&certificates[0]),
+            certificates,
+            own,
+            socket,
+        }
+    }
+
     /// Lets it have as much under way as a migration needs. Until then, a peer that was waited for can
     /// make this process hold no more than its first messages.
     pub fn admit(&self) {
@@ -55,30 +72,33 @@ impl Peer {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
-    own: Fingerprint,
-    handshakes: JoinSet<Result<quinn::Connection, ConnectFailure>>,
+    credentials: Arc<Credentials>,
+    handshakes: JoinSet<Result<(quinn::Connection, Arc<Identity>), ConnectFailure>>,
     foreign: Arc<ForeignWatch>,
     socket: SocketGrant,
+    qlog: Qlog,
 }
 
 impl Listener {
     /// Binds `address`. Needs a tokio runtime; port 0 takes any free one.
     pub fn bind(
         address: SocketAddr,
-        identity: &Identity,
-        trust: &TrustStore,
+        credentials: Arc<Credentials>,
     ) -> Result<Self, ConnectFailure> {
-        Self::on(bind(address)?, address, identity, trust)
+        Self::on(bind(address)?, address, credentials)
     }
 
     /// Waits at a socket that is bound to `address`. Needs a tokio runtime.
     pub fn on(
         socket: UdpSocket,
         address: SocketAddr,
-        identity: &Identity,
-        trust: &TrustStore,
+        credentials: Arc<Credentials>,
     ) -> Result<Self, ConnectFailure> {
-        let config = server_config(identity, trust).map_err(ConnectFailure::Identity)?;
+        let identity = credentials.identity();
+        // For each peer there will be another.
+        let (verdict, off) = (Verdict::default(), Qlog::default());
+        let config = server_config(&identity, credentials.trust(), &verdict, &off)
+            .map_err(ConnectFailure::Identity)?;
         let foreign = Arc::new(ForeignWatch::default());
         let (endpoint, socket) = wrap_socket(socket)
             .and_then(|(socket, granted)| {
@@ -89,14 +109,19 @@ impl Listener {
         for limit in socket.limits() {
             info!("this host slows transfers down: {limit}");
         }
-        let own = identity.fingerprint();
         Ok(Self {
             endpoint,
-            own,
+            credentials,
             handshakes: JoinSet::new(),
             foreign,
             socket,
+            qlog: off,
         })
+    }
+
+    /// Records what becomes of connections from now on.
+    pub fn record(&mut self, qlog: Qlog) {
+        self.qlog = qlog;
     }
 
     /// Where it is bound.
@@ -113,10 +138,11 @@ impl Listener {
             tokio::select! {
                 incoming = self.endpoint.accept() => self.admit(incoming?),
                 Some(handshake) = self.handshakes.join_next() => match handshake {
-                    Ok(Ok(connection)) => {
-                        let fingerprint = peer_fingerprint(&connection);
-                        info!(from = %connection.remote_address(), peer = %fingerprint, "peer accepted");
-                        return Some(Peer { connection, fingerprint, socket: self.socket });
+                    Ok(Ok((connection, own))) => {
+                        let peer = Peer::new(connection, own, self.socket);
+                        let from = peer.connection.remote_address();
+                        info!(%from, peer = %peer.fingerprint, "peer accepted");
+                        return Some(peer);
                     }
                     Ok(Err(failure)) => {
                         self.foreign.expect_packets(self.endpoint.open_connections() > 0);
@@ -140,16 +166,22 @@ impl Listener {
             return incoming.refuse();
         }
         self.foreign.expect_packets(true);
-        match incoming.accept() {
+        // Its identity may have been renewed since the last peer came.
+        let (own, verdict) = (self.credentials.identity(), Verdict::default());
+        let config = server_config(&own, self.credentials.trust(), &verdict, &self.qlog);
+        let accepted = config.map_err(ConnectFailure::Identity).and_then(|config| {
+            let accepted = incoming.accept_with(Arc::new(config));
+            accepted.map_err(|error| ConnectFailure::explain(error, address, &own))
+        });
+        match accepted {
             Ok(connecting) => {
-                let limit = HANDSHAKE_TIMEOUT;
-                self.handshakes
-                    .spawn(finish_handshake(limit, connecting, address, self.own));
+                self.handshakes.spawn(async move {
+                    let limit = HANDSHAKE_TIMEOUT;
+                    let shaken = finish_handshake(limit, connecting, address, &own, &verdict).await;
+                    shaken.map(|connection| (connection, own))
+                });
             }
-            Err(error) => warn!(
-                "refused a peer: {}",
-                ConnectFailure::explain(error, address, self.own)
-            ),
+            Err(failure) => warn!("refused a peer: {:#}", anyhow::Error::from(failure)),
         }
     }
 }
@@ -168,22 +200,23 @@ pub fn bind(address: SocketAddr) -> Result<UdpSocket, ConnectFailure> {
 /// [`quinn::Endpoint::wait_idle`] before it is dropped.
 pub async fn connect(
     target: SocketAddr,
-    identity: &Identity,
+    identity: &Arc<Identity>,
     trust: &TrustStore,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
     let pacer = Arc::new(Pacer::unlimited());
-    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, &pacer).await
+    connect_paced(target, identity, trust, &pacer, &Qlog::default()).await
 }
 
 /// The same, and what is sent counts against a cap. Packets wait for it while
-/// [`Pacer::hold`] holds the connection.
+/// [`Pacer::hold`] holds the connection. What becomes of it is recorded.
 pub async fn connect_paced(
     target: SocketAddr,
-    identity: &Identity,
+    identity: &Arc<Identity>,
     trust: &TrustStore,
     pacer: &Arc<Pacer>,
+    qlog: &Qlog,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
-    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, pacer).await
+    connect_within(HANDSHAKE_TIMEOUT, target, identity, trust, pacer, qlog).await
 }
 
 /// Resolves `HOST:PORT` or `ADDRESS:PORT` to the first address that the system offers.
@@ -220,11 +253,14 @@ fn any_address(target: SocketAddr) -> SocketAddr {
 async fn connect_within(
     limit: Duration,
     target: SocketAddr,
-    identity: &Identity,
+    identity: &Arc<Identity>,
     trust: &TrustStore,
     pacer: &Arc<Pacer>,
+    qlog: &Qlog,
 ) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
-    let config = client_config(identity, trust, pacer).map_err(ConnectFailure::Identity)?;
+    let verdict = Verdict::default();
+    let config =
+        client_config(identity, trust, &verdict, pacer, qlog).map_err(ConnectFailure::Identity)?;
     let any = any_address(target);
     let (endpoint, socket) = UdpSocket::bind(any)
         .and_then(wrap_socket)
@@ -239,27 +275,26 @@ async fn connect_within(
             address: target,
             source,
         })?;
-    let connection = finish_handshake(limit, connecting, target, identity.fingerprint()).await?;
-    let fingerprint = peer_fingerprint(&connection);
-    Ok((
-        endpoint,
-        Peer {
-            connection,
-            fingerprint,
-            socket,
-        },
-    ))
+    let connection = finish_handshake(limit, connecting, target, identity, &verdict).await?;
+    Ok((endpoint, Peer::new(connection, identity.clone(), socket)))
 }
 
 async fn finish_handshake(
     limit: Duration,
     connecting: quinn::Connecting,
     address: SocketAddr,
-    own: Fingerprint,
+    own: &Identity,
+    verdict: &Verdict,
 ) -> Result<quinn::Connection, ConnectFailure> {
     match tokio::time::timeout(limit, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(ConnectFailure::explain(error, address, own)),
+        Ok(Err(error)) => Err(match verdict.distrust() {
+            Some(why) => ConnectFailure::PeerNotTrusted {
+                address,
+                why: why.clone(),
+            },
+            None => ConnectFailure::explain(error, address, own),
+        }),
         Err(_elapsed) => Err(ConnectFailure::NoAnswer { address }),
     }
 }

@@ -44,6 +44,18 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// How the connection ended, if that is what went wrong.
+    pub fn into_connection_error(self) -> Result<quinn::ConnectionError, Self> {
+        match self {
+            Self::Connection(error)
+            | Self::Read(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(
+                error,
+            )))
+            | Self::Write(quinn::WriteError::ConnectionLost(error)) => Ok(error),
+            other => Err(other),
+        }
+    }
+
     /// Whether it is the link, which may be mended, and not what the peer said.
     pub fn is_of_link(&self) -> bool {
         matches!(
@@ -128,9 +140,19 @@ impl FrameSender {
 
     /// Ends the stream and waits, a bounded time, until the peer has all of it. For last words.
     pub async fn flush(&mut self) {
-        if self.stream.finish().is_ok() {
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.stream.stopped()).await;
-        }
+        self.end();
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.delivered()).await;
+    }
+
+    /// Ends the stream, and goes on delivering what was sent.
+    pub fn end(&mut self) {
+        // It fails only for a stream that is closed already.
+        let _ = self.stream.finish();
+    }
+
+    /// Waits until the peer has all of a stream that was ended, or will never have it.
+    pub async fn delivered(&self) {
+        let _ = self.stream.stopped().await;
     }
 
     /// Sets how urgent this stream is; larger goes first, 0 is usual.
@@ -141,8 +163,7 @@ impl FrameSender {
 
     /// Ends the stream.
     pub fn finish(mut self) {
-        // It fails only for a stream that is closed already.
-        let _ = self.stream.finish();
+        self.end();
     }
 }
 

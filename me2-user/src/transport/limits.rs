@@ -16,7 +16,7 @@ use super::{
 /// grants at most `net.core.{r,w}mem_max`. Packets that arrive while the
 /// reading thread is not scheduled for some 10 ms wait here: 4 MiB holds 10 ms
 /// of 3 Gbit/s.
-pub(super) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// The payload that QUIC begins with, before it has found what the path takes (RFC 9000, 14).
 const INITIAL_PAYLOAD_BYTES: u16 = 1200;
@@ -38,6 +38,13 @@ pub struct SocketGrant {
 }
 
 impl SocketGrant {
+    /// What any UDP socket of this process is granted.
+    pub fn of_this_host() -> io::Result<Self> {
+        let socket = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Self::ask(&socket, &state)
+    }
+
     /// Asks for buffers, and reads what was granted.
     pub(super) fn ask(socket: &UdpSocket, state: &UdpSocketState) -> io::Result<Self> {
         let socket = || UdpSockRef::from(socket);

@@ -1,16 +1,15 @@
-//! Mutual TLS by pinned identities: who may speak to whom.
+//! Mutual TLS: who may speak to whom.
 //!
-//! Both ends show a certificate, and each accepts exactly those whose SHA-256
-//! it was told to trust. Names, dates, issuers and extensions decide nothing,
-//! so there is no authority to compromise and nothing to expire. That the peer
-//! holds the private key is proved by the signature over the handshake, which
-//! is checked as always.
+//! Both ends show a certificate, and each accepts those that its [`TrustStore`] does: by the
+//! fingerprint, or because a CA that is trusted issued it. That the peer holds the private key is
+//! proved by the signature over the handshake, which is checked as always. The names in it decide
+//! nothing: hosts are moved, renumbered and reached by addresses.
 //!
 //! Sessions are never resumed: a resumed session would skip the certificate,
 //! and with it the question whether the peer is still trusted.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
@@ -18,6 +17,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible,
     SignatureScheme,
@@ -26,8 +26,9 @@ use rustls::{
 use super::{
     endpoint::{RECEIVE_WINDOW, RECEIVE_WINDOW_BEFORE, transport_config},
     pace::Pacer,
+    qlog::Qlog,
 };
-use crate::identity::{Fingerprint, Identity, TrustStore};
+use crate::identity::{Distrust, Identity, Moment, TrustStore};
 
 /// What both ends must name in the handshake (ALPN): the protocol and its major version.
 pub const ALPN: &[u8] = b"me2/1";
@@ -41,25 +42,39 @@ const INCOMING_MAX: usize = 64;
 /// Bytes of early packets kept for all waiting connections together.
 const INCOMING_BYTES_MAX: u64 = 1 << 20;
 
-/// The configuration of an end that waits for peers.
+/// Why the peer of one handshake was not trusted here, once it was not.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict(Arc<OnceLock<Distrust>>);
+
+impl Verdict {
+    /// What is known by now.
+    pub fn distrust(&self) -> Option<&Distrust> {
+        self.0.get()
+    }
+}
+
+/// The configuration of an end that waits for peers. What it finds wrong with one is told by the
+/// verdict: for each handshake another.
 ///
 /// # Errors
 /// If the identity's key cannot sign (a kind of key that TLS 1.3 does not know).
 pub fn server_config(
     identity: &Identity,
     trust: &TrustStore,
+    verdict: &Verdict,
+    qlog: &Qlog,
 ) -> Result<quinn::ServerConfig, rustls::Error> {
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(PinnedPeers::new(trust)))
-        .with_single_cert(vec![identity.certificate().clone()], identity.private_key())?;
+        .with_client_cert_verifier(Arc::new(Peers::new(trust, verdict)))
+        .with_cert_resolver(shown(identity));
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.send_tls13_tickets = 0;
 
     let quic = QuicServerConfig::try_from(tls).map_err(no_initial_suite)?;
     let unlimited = Arc::new(Pacer::unlimited());
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(quic));
-    config.transport_config(transport_config(&unlimited, RECEIVE_WINDOW_BEFORE));
+    config.transport_config(transport_config(&unlimited, RECEIVE_WINDOW_BEFORE, qlog));
     config.max_incoming(INCOMING_MAX);
     config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
     Ok(config)
@@ -72,62 +87,72 @@ pub fn server_config(
 pub fn client_config(
     identity: &Identity,
     trust: &TrustStore,
+    verdict: &Verdict,
     pacer: &Arc<Pacer>,
+    qlog: &Qlog,
 ) -> Result<quinn::ClientConfig, rustls::Error> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedPeers::new(trust)))
-        .with_client_auth_cert(vec![identity.certificate().clone()], identity.private_key())?;
+        .with_custom_certificate_verifier(Arc::new(Peers::new(trust, verdict)))
+        .with_client_cert_resolver(shown(identity));
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.resumption = Resumption::disabled();
 
     let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
-    config.transport_config(transport_config(pacer, RECEIVE_WINDOW));
+    config.transport_config(transport_config(pacer, RECEIVE_WINDOW, qlog));
     Ok(config)
 }
 
-/// Who the other end of an established connection is.
+/// What the other end of an established connection has shown of itself: its certificate, and those
+/// behind it.
 ///
 /// # Panics
 /// If the connection was not made with a configuration of this module: those
 /// always have a certificate of the peer.
-pub fn peer_fingerprint(connection: &quinn::Connection) -> Fingerprint {
+pub fn peer_certificates(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
     let identity = connection
         .peer_identity()
         .expect("client and server authenticate");
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .expect("rustls gives a chain of certificates");
-    Fingerprint::of(
-        chain
-            .first()
-            .expect("the verifier saw an end-entity certificate"),
-    )
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>();
+    *chain.expect("rustls gives a chain of certificates")
+}
+
+fn shown(identity: &Identity) -> Arc<SingleCertAndKey> {
+    Arc::new(SingleCertAndKey::from(identity.certified().clone()))
 }
 
 /// Accepts the peers of a [`TrustStore`], at either end.
 #[derive(Debug)]
-struct PinnedPeers {
+struct Peers {
     trust: TrustStore,
+    verdict: Verdict,
     provider: Arc<CryptoProvider>,
 }
 
-impl PinnedPeers {
-    fn new(trust: &TrustStore) -> Self {
+impl Peers {
+    fn new(trust: &TrustStore, verdict: &Verdict) -> Self {
         Self {
             trust: trust.clone(),
+            verdict: verdict.clone(),
             provider: provider(),
         }
     }
 
-    fn check(&self, end_entity: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        let peer = Fingerprint::of(end_entity);
-        if self.trust.trusts(&peer) {
-            return Ok(());
-        }
-        Err(CertificateError::Other(OtherError(Arc::new(NotPinned(peer)))).into())
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        behind: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let chain: Vec<_> = std::iter::once(end_entity).chain(behind).cloned().collect();
+        let now = Moment(now.as_secs() as i64);
+        self.trust.judge(&chain, now).map_err(|distrust| {
+            let error = alerting(&distrust);
+            let _ = self.verdict.0.set(distrust);
+            error.into()
+        })
     }
 
     fn check_signature(
@@ -147,16 +172,16 @@ impl PinnedPeers {
     }
 }
 
-impl ServerCertVerifier for PinnedPeers {
+impl ServerCertVerifier for Peers {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(end_entity)
+        self.check(end_entity, intermediates, now)
             .map(|()| ServerCertVerified::assertion())
     }
 
@@ -183,7 +208,7 @@ impl ServerCertVerifier for PinnedPeers {
     }
 }
 
-impl ClientCertVerifier for PinnedPeers {
+impl ClientCertVerifier for Peers {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -191,10 +216,10 @@ impl ClientCertVerifier for PinnedPeers {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.check(end_entity)
+        self.check(end_entity, intermediates, now)
             .map(|()| ClientCertVerified::assertion())
     }
 
@@ -221,22 +246,30 @@ impl ClientCertVerifier for PinnedPeers {
     }
 }
 
-/// The peer is not pinned. `Debug` is the text too: it is what rustls puts into its messages.
-struct NotPinned(Fingerprint);
-
-impl fmt::Display for NotPinned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "identity {} is not trusted", self.0)
+/// The error whose alert tells the peer what it should know.
+fn alerting(distrust: &Distrust) -> CertificateError {
+    match distrust {
+        Distrust::Stranger { .. } | Distrust::AnotherHost { .. } => {
+            CertificateError::Other(OtherError(Arc::new(Unknown)))
+        }
+        Distrust::UnknownAuthority { .. } => CertificateError::UnknownIssuer,
+        Distrust::Expired { .. } => CertificateError::Expired,
+        Distrust::NotYetValid { .. } => CertificateError::NotValidYet,
+        Distrust::NoHost { .. } => CertificateError::BadEncoding,
     }
 }
 
-impl fmt::Debug for NotPinned {
+/// The peer's identity is not one that is trusted; more is in the [`Verdict`].
+#[derive(Debug)]
+struct Unknown;
+
+impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str("the identity is not trusted")
     }
 }
 
-impl std::error::Error for NotPinned {}
+impl std::error::Error for Unknown {}
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

@@ -12,23 +12,47 @@ use super::{congestion, pace::Pacer};
 
 /// How often the window follows the congestion window.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// Congestion windows that may be sent or wait to be sent. One is on its way; the other is what the
-/// next acknowledgements let go. More would only age in the queue.
-const WINDOWS: u32 = 2;
-/// Where packets are lost: what came after a lost one is kept, though it was acknowledged, until that
-/// one has got through, a round trip later or two.
-const WINDOWS_WITH_LOSS: u32 = 4;
+/// Congestion windows that may be sent or wait to be sent, in quarters. One is on its way; the rest is
+/// what the next acknowledgements let go. More would only age in the queue.
+const BEFORE: Windows = Windows {
+    usual: 8,
+    with_loss: 16,
+    bytes_min: 1 << 20,
+};
+/// While the guest waits for what is pushed: a page that it wants had better not be far back.
+const BEHIND: Windows = Windows {
+    usual: 5,
+    with_loss: 8,
+    bytes_min: 256 << 10,
+};
 /// How long a lost packet makes a difference.
 const LOSS_COUNTS: Duration = Duration::from_secs(2);
 /// With a cap, what may wait besides what is under way, by the time that it takes: encoders always
 /// have the next packets ready, and no more than that.
 const CAPPED_QUEUE: Duration = Duration::from_millis(50);
-/// The least: while the congestion window is still small.
-const BYTES_MIN: u64 = 1 << 20;
 /// The least where the cap is low.
 const CAPPED_BYTES_MIN: u64 = 64 << 10;
 /// The most, in every phase: what one stream may have under way.
 const BYTES_MAX: u64 = 32 << 20;
+
+/// Quarters of congestion windows.
+struct Windows {
+    usual: u32,
+    /// Where packets are lost: what came after a lost one is kept, though it was acknowledged, until
+    /// that one has got through, a round trip later or two.
+    with_loss: u32,
+    /// The least: while the congestion window is still small.
+    bytes_min: u64,
+}
+
+/// What the data is that a window is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nobody waits for it: all that counts is that the link is full.
+    Nobody,
+    /// A guest may want any of it.
+    Guest,
+}
 
 /// How much a connection takes before it is acknowledged, all streams together, in bytes. Bulk fills
 /// it at all times; what is urgent gets room of its own.
@@ -63,13 +87,17 @@ impl SendWindow {
     }
 
     /// Sets it, within its bounds.
-    pub fn set(&self, bytes: u64) {
-        self.change(|size| size.all = bytes.clamp(BYTES_MIN, BYTES_MAX));
+    pub(super) fn set(&self, bytes: u64, bytes_min: u64) {
+        self.change(|size| size.all = bytes.clamp(bytes_min, BYTES_MAX));
     }
 
     /// Lets as much wait as the congestion window explains, until dropped: encoders feel the link's
     /// pace soon, and pages are not old when they leave.
-    pub async fn follow(self) {
+    pub async fn follow(self, waiting: Waiting) {
+        let windows = match waiting {
+            Waiting::Nobody => BEFORE,
+            Waiting::Guest => BEHIND,
+        };
         let mut interval = tokio::time::interval(INTERVAL);
         let (mut lost, mut lost_at) = (0, None);
         loop {
@@ -79,18 +107,16 @@ impl SendWindow {
                 (lost, lost_at) = (path.lost_packets, Some(now));
             }
             let is_lossy = lost_at.is_some_and(|at| now - at < LOSS_COUNTS);
-            let windows = if is_lossy { WINDOWS_WITH_LOSS } else { WINDOWS };
-            let window = congestion::window(&self.connection);
-            match self.pacer.bytes_in(path.rtt * windows + CAPPED_QUEUE) {
-                Some(capped) => self.set_capped((u64::from(windows) * window).min(capped)),
-                None => self.set(u64::from(windows) * window),
+            let quarters = match is_lossy {
+                true => windows.with_loss,
+                false => windows.usual,
+            };
+            let window = congestion::window(&self.connection) * u64::from(quarters) / 4;
+            match self.pacer.bytes_in(path.rtt * quarters / 4 + CAPPED_QUEUE) {
+                Some(capped) => self.set(window.min(capped), CAPPED_BYTES_MIN),
+                None => self.set(window, windows.bytes_min),
             }
         }
-    }
-
-    /// Sets it where a cap leaves less than a congestion window.
-    fn set_capped(&self, bytes: u64) {
-        self.change(|size| size.all = bytes.clamp(CAPPED_BYTES_MIN, BYTES_MAX));
     }
 
     /// Writes what must not wait for room behind bulk: the window is larger by as much for as long

@@ -23,9 +23,13 @@ const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
 
 impl Vm {
     /// The pages that the state of the stopped VM refers to: clock pages, and for each vCPU the
-    /// page tables on the way to its instruction and its stack, and these pages themselves.
+    /// page tables on the way to its instruction and its stack, and these pages themselves; and the
+    /// first page of each part of the virtio devices' queues.
     pub fn state_pages(&self) -> Result<Vec<PageIndex>, StateError> {
         let mut addresses = BTreeSet::new();
+        for device in self.devices.virtio() {
+            addresses.extend(device.ring_addresses());
+        }
         for index in 0..self.vcpus().count() {
             let fd = self.vcpus().fd(index);
             for msr in super::get_msrs(&fd, &ADDRESS_MSRS)? {

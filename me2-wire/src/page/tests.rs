@@ -84,13 +84,22 @@ fn the_cheapest_codec_is_chosen_and_counted() {
     assert_eq!((reference.codec, reference.bytes), (Codec::Reference, 13));
     let bytes = (3 + rle_bytes + 11 + PAGE_SIZE + 26 + 13) as u64;
     let expected = ChunkCounts {
-        zero: 1,
-        rle: 1,
-        raw: 1,
-        delta: 1,
-        reference: 1,
-        bytes,
+        pages: PerCodec {
+            zero: 1,
+            rle: 1,
+            raw: 1,
+            delta: 1,
+            reference: 1,
+        },
+        bytes: PerCodec {
+            zero: 3,
+            rle: rle_bytes as u64,
+            raw: 11 + PAGE_SIZE as u64,
+            delta: 26,
+            reference: 13,
+        },
     };
+    assert_eq!(expected.bytes.sum(), bytes);
     assert_eq!(writer.counts(), expected);
     let frame = writer.take_frame(Compression::None);
     assert_eq!(frame.plain_bytes, frame.bytes.len());
@@ -166,7 +175,7 @@ fn a_full_chunk_of_noise_fits_its_frame() {
     for compression in [Compression::None, ZSTD] {
         let mut writer = ChunkWriter::new();
         while !writer.is_full() {
-            let pages = writer.counts().pages();
+            let pages = writer.counts().pages.sum();
             let far = if pages.is_multiple_of(2) {
                 0
             } else {

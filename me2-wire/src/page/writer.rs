@@ -68,18 +68,25 @@ pub struct Encoded {
 /// What a chunk is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChunkCounts {
-    /// Pages encoded as [`Codec::Zero`].
+    /// Pages.
+    pub pages: PerCodec,
+    /// Their records, in bytes, before any compression, without the chunk's header.
+    pub bytes: PerCodec,
+}
+
+/// A number for each codec.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PerCodec {
+    /// Of [`Codec::Zero`].
     pub zero: u64,
-    /// Pages encoded as [`Codec::Rle`].
+    /// Of [`Codec::Rle`].
     pub rle: u64,
-    /// Pages encoded as [`Codec::Raw`].
+    /// Of [`Codec::Raw`].
     pub raw: u64,
-    /// Pages encoded as [`Codec::Delta`].
+    /// Of [`Codec::Delta`].
     pub delta: u64,
-    /// Pages encoded as [`Codec::Reference`].
+    /// Of [`Codec::Reference`].
     pub reference: u64,
-    /// All records together, in bytes, before any compression, without the chunk's header.
-    pub bytes: u64,
 }
 
 /// A finished chunk.
@@ -116,10 +123,21 @@ impl Default for CodecSet {
     }
 }
 
-impl ChunkCounts {
-    /// Number of pages.
-    pub fn pages(&self) -> u64 {
+impl PerCodec {
+    /// All together.
+    pub fn sum(&self) -> u64 {
         self.zero + self.rle + self.raw + self.delta + self.reference
+    }
+
+    /// What becomes of each.
+    pub fn map(&self, become_of: impl Fn(u64) -> u64) -> Self {
+        Self {
+            zero: become_of(self.zero),
+            rle: become_of(self.rle),
+            raw: become_of(self.raw),
+            delta: become_of(self.delta),
+            reference: become_of(self.reference),
+        }
     }
 
     fn of_mut(&mut self, codec: Codec) -> &mut u64 {
@@ -130,17 +148,6 @@ impl ChunkCounts {
             Codec::Delta => &mut self.delta,
             Codec::Reference => &mut self.reference,
         }
-    }
-}
-
-impl std::ops::AddAssign for ChunkCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.zero += other.zero;
-        self.rle += other.rle;
-        self.raw += other.raw;
-        self.delta += other.delta;
-        self.reference += other.reference;
-        self.bytes += other.bytes;
     }
 }
 
@@ -211,12 +218,12 @@ impl ChunkWriter {
 
     /// Whether no further page fits.
     pub fn is_full(&self) -> bool {
-        self.counts.pages() as usize == RECORDS_MAX
+        self.counts.pages.sum() as usize == RECORDS_MAX
     }
 
     /// Whether there is no page in it: nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.counts.pages() == 0
+        self.counts.pages.sum() == 0
     }
 
     /// What is in it.
@@ -250,7 +257,7 @@ impl ChunkWriter {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + CHUNK_HEADER_BYTES + body.len());
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(&[kind as u8, 0]);
-        bytes.extend_from_slice(&(self.counts.pages() as u16).to_le_bytes());
+        bytes.extend_from_slice(&(self.counts.pages.sum() as u16).to_le_bytes());
         bytes.extend_from_slice(&(body_bytes as u32).to_le_bytes());
         bytes.extend_from_slice(body);
         self.clear();
@@ -324,8 +331,8 @@ impl ChunkWriter {
         self.columns
             .push(index, version, codec, source, hash, payload_bytes);
         let bytes = self.columns.bytes() - before + payload_bytes;
-        *self.counts.of_mut(codec) += 1;
-        self.counts.bytes += bytes as u64;
+        *self.counts.pages.of_mut(codec) += 1;
+        *self.counts.bytes.of_mut(codec) += bytes as u64;
         Encoded { codec, hash, bytes }
     }
 

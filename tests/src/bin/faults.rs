@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use me2_tests::{
     faults::{self, Record, Totals},
+    skew::Earlier,
     soak,
 };
 
@@ -35,7 +36,8 @@ Examples:
   cargo xtask faults
   cargo xtask faults --cases 1000 --seed 7 --record faults.jsonl   (again, to go on)
   cargo xtask faults --seed 7 --first 123 --cases 1
-  cargo xtask faults --soak 1000"
+  cargo xtask faults --soak 1000
+  cargo xtask faults --skew HEAD~20"
 )]
 struct Cli {
     /// Cases
@@ -56,6 +58,9 @@ struct Cli {
     /// Instead of failures: so many moves in a row, in all modes, and what they leave behind
     #[arg(long, value_name = "MOVES", conflicts_with_all = ["cases", "seed", "first", "at_once", "record"], value_parser = clap::value_parser!(u32).range(soak::MOVES_MIN as i64..))]
     soak: Option<u32>,
+    /// Instead of failures: between a me2 of this commit, which is built first, and today's
+    #[arg(long, value_name = "COMMIT", conflicts_with_all = ["cases", "seed", "first", "at_once", "record", "soak"])]
+    skew: Option<String>,
     /// What is printed in the end, on stdout
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -72,10 +77,25 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Err(reason) = me2_tests::kvm() {
         bail!("{reason}: the cases need real VMs");
     }
-    match cli.soak {
-        Some(moves) => soak(moves as usize, cli.output),
-        None => play(&cli),
+    match (cli.soak, &cli.skew) {
+        (Some(moves), _) => soak(moves as usize, cli.output),
+        (None, Some(commit)) => skew(commit, cli.output),
+        (None, None) => play(&cli),
     }
+}
+
+fn skew(commit: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let checkout = checkout.context("this crate is a folder of the workspace")?;
+    // TARGET/release/me2-faults
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).context("it is in a target folder")?;
+    let played = Earlier::build(checkout, commit, target)?.play();
+    match output {
+        Output::Human => println!("{played:#?}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&played)?),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn soak(moves: usize, output: Output) -> anyhow::Result<ExitCode> {

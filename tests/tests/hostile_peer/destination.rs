@@ -5,8 +5,12 @@ use me2_tests::hostile::{
     frame, is_handover, is_machine, pages,
 };
 use me2_wire::{
+    PROTOCOL_VERSION_MAX,
     frame::FrameKind,
-    message::{DestinationStatistics, Likely, PageRequest, PeerOwnership, ResumeTiming, ToSource},
+    message::{
+        DestinationStatistics, Likely, PageRequest, PeerOwnership, REASONS_MAX, ResumeTiming,
+        ToSource,
+    },
 };
 
 use super::{Case, range};
@@ -14,15 +18,66 @@ use super::{Case, range};
 /// Leaves of the hash tree over the guest's memory.
 const LEAVES: usize = 32;
 
+fn say_hello(version: u16) -> Step {
+    Answer(ToSource::Hello {
+        version,
+        boot_id: [0; 16],
+    })
+}
+
+/// A receiver that `me2 check` asks about a VM.
+pub fn asked() -> Vec<Case> {
+    let say_hello = || say_hello(PROTOCOL_VERSION_MAX);
+    let told = |reasons| {
+        vec![
+            say_hello(),
+            Await(is_machine),
+            Answer(ToSource::Checked { reasons }),
+        ]
+    };
+    vec![
+        Case(
+            "garbage for hello",
+            vec![Write(vec![0xff; 64])],
+            "malformed frame",
+        ),
+        Case(
+            "Ready for hello",
+            vec![Answer(ToSource::Ready)],
+            "another message than hello",
+        ),
+        Case(
+            "Ready for Checked",
+            vec![say_hello(), Await(is_machine), Answer(ToSource::Ready)],
+            "another message than Checked",
+        ),
+        Case(
+            "frame of 8 MiB",
+            vec![
+                say_hello(),
+                Await(is_machine),
+                Write(vec![1, 0, 0, 0, 0, 0, 128, 0]),
+            ],
+            "a long frame",
+        ),
+        Case(
+            "too many reasons",
+            told(vec!["no".to_owned(); 4 * REASONS_MAX]),
+            "no",
+        ),
+        Case(
+            "escapes in a reason",
+            told(vec!["\x1b[2Jno\n".repeat(40)]),
+            "no",
+        ),
+        Case("closes", vec![say_hello(), Close], "closed"),
+        Case("silence", vec![Await(|_| false)], "says nothing for"),
+    ]
+}
+
 /// A destination, up to the handover: the VM runs on at the source.
 pub fn until_handover() -> Vec<Case> {
-    let say_hello = |version| {
-        Answer(ToSource::Hello {
-            version,
-            boot_id: [0; 16],
-        })
-    };
-    let greeted = |step: Step| vec![say_hello(3), Await(is_machine), step];
+    let greeted = |step: Step| vec![say_hello(PROTOCOL_VERSION_MAX), Await(is_machine), step];
     let ready = |steps: Vec<Step>| [greeted(Answer(ToSource::Ready)), steps].concat();
     vec![
         Case(
@@ -60,7 +115,7 @@ pub fn until_handover() -> Vec<Case> {
         ),
         Case(
             "ends after hello",
-            vec![say_hello(3), End],
+            vec![say_hello(PROTOCOL_VERSION_MAX), End],
             "ended a stream",
         ),
         Case(
@@ -127,7 +182,7 @@ pub fn behind_handover() -> Vec<Case> {
     let begun = |steps: Vec<Step>| {
         let begin = vec![
             Answer(ToSource::Hello {
-                version: 3,
+                version: PROTOCOL_VERSION_MAX,
                 boot_id: [0; 16],
             }),
             Await(is_machine),
@@ -149,6 +204,7 @@ pub fn behind_handover() -> Vec<Case> {
             timing: ResumeTiming::default(),
         })
     };
+    let waits = |buckets| Answer(ToSource::FaultWaits { buckets });
     let everything = PageRequest {
         wanted: (0..64).collect(),
         likely: Likely {
@@ -201,6 +257,19 @@ pub fn behind_handover() -> Vec<Case> {
                 }),
             ]),
             "broke the rules",
+        ),
+        Case(
+            "waits that go back",
+            begun(vec![resumed(1), waits(vec![[5, 1], [3, 1]])]),
+            "a distribution that is none",
+        ),
+        Case(
+            "too many waits",
+            begun(vec![
+                resumed(1),
+                waits((0..513).map(|us| [us, 1]).collect()),
+            ]),
+            "a distribution that is none",
         ),
         Case(
             "4000 requests, unread",

@@ -4,7 +4,10 @@
 mod destination;
 mod source;
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use me2_tests::{
     Bench, Guest, Vm,
@@ -13,9 +16,10 @@ use me2_tests::{
 };
 use me2_wire::{
     frame::StreamKind,
-    message::{Handover, ToDestination},
+    message::{Handover, REASONS_MAX, ToDestination},
     range::RangeList,
 };
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use Step::{Await, Open, Say};
@@ -171,6 +175,53 @@ fn a_hostile_destination_behind_the_handover_leaves_the_memory_at_the_source() {
             "{name}: {took:?}, {more}"
         );
     }
+}
+
+/// It gets a reason against the migration, in one line, in bounded time; the VM is untouched.
+#[test]
+fn a_hostile_receiver_cannot_hold_up_a_check() {
+    require_kvm!();
+    let (bench, runtime) = (Bench::new(), Runtime::new().expect("threads"));
+    let actor = Actor::new(bench.config());
+    let vm = bench.start(&guest());
+    vm.wait_ready();
+    say("asked by a check              what me2 check says                                    ms");
+    for Case(name, script, expected) in destination::asked() {
+        let begun = Instant::now();
+        let trap = runtime.block_on(async { actor.listen() });
+        let address = trap.address().to_string();
+        let asks = [
+            "check",
+            "--output",
+            "json",
+            "--to",
+            &address,
+            "--vm",
+            vm.name(),
+        ];
+        let output = thread::scope(|scope| {
+            let check = scope.spawn(|| bench.run(&asks));
+            runtime.block_on(trap.spring(&script));
+            check.join().expect("no panic")
+        });
+        let took = begun.elapsed();
+        let findings: Value = serde_json::from_slice(&output.stdout).expect("one document");
+        let reasons = findings["destination"]["reasons"].as_array();
+        let reasons = reasons.unwrap_or_else(|| panic!("{name}: {findings}"));
+        assert!(
+            (1..=REASONS_MAX).contains(&reasons.len()),
+            "{name}: {findings}"
+        );
+        let reason = reasons[0].as_str().expect("text");
+        say(&format!("{name:28}  {reason:54.54} {:6}", took.as_millis()));
+        assert!(reason.contains(expected), "{name}: {findings}");
+        assert!(!reason.contains(char::is_control), "{name}: {findings}");
+        assert_eq!(output.status.code(), Some(3), "{name}: {findings}");
+        assert!(took < TIME_MAX, "{name}: {took:?}");
+        vm.wait_state("running");
+    }
+    vm.works();
+    vm.stop();
 }
 
 /// All at once, since each takes as long as patience lasts.

@@ -24,6 +24,10 @@ pub fn greetings(document: &[u8]) -> Vec<Case> {
     };
     let honest = || vec![open(), say_hello(|_| {})];
     let greeted = |step: Step| [honest(), vec![step]].concat();
+    let checks = |steps: &[Step]| {
+        let asks = [open(), say_hello(|hello| hello.purpose = Purpose::Check)];
+        [&asks[..], steps].concat()
+    };
     let long = |kind, length: u32| {
         let mut header = vec![kind, 0, 0, 0];
         header.extend(length.to_le_bytes());
@@ -140,6 +144,29 @@ pub fn greetings(document: &[u8]) -> Vec<Case> {
             "machine of 255 KiB",
             greeted(Say(machine(&[b' '; 255 << 10]))),
             "cannot be read",
+        ),
+        Case(
+            "check of garbage",
+            checks(&[Say(machine(&[b'{'; 1000]))]),
+            "was asked about a VM",
+        ),
+        Case(
+            "check, then a handover",
+            checks(&[
+                Say(machine(document)),
+                Say(ToDestination::Handover(Box::new(handover(vec![])))),
+            ]),
+            "was asked about a VM",
+        ),
+        Case(
+            "handover for a check",
+            checks(&[Say(ToDestination::Handover(Box::new(handover(vec![]))))]),
+            "did not describe its machine",
+        ),
+        Case(
+            "check of 8 MiB",
+            checks(&[Write(long(1, 8 << 20))]),
+            "a long frame",
         ),
         Case(
             "memory of 2^60",

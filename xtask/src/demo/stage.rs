@@ -107,6 +107,8 @@ impl<'me2> Stage<'me2> {
         let mut command = Command::new(self.me2);
         command
             .env("ME2_CONFIG_DIR", self.guard.folder.join("config"))
+            // No defaults of this host.
+            .env("ME2_CONFIG", "/dev/null")
             .env("ME2_RUNTIME_DIR", self.guard.folder.join("run"));
         command
     }

@@ -20,9 +20,7 @@ pub(super) struct Check {
 pub(super) fn all(record: &Record) -> Vec<Check> {
     let hybrid = Move::read(record, "hybrid");
     let postcopy = Move::read(record, "postcopy");
-    let events = Counts::of_all(record, "events.hybrid");
-    let mut checks = vec![finished(record), nested_paging(record, &events)];
-    checks.push(ring_0_native(record, &events));
+    let mut checks = of_machine(record);
     checks.push(hybrid.completed("hybrid_completed"));
     checks.push(hybrid.memory_equal("hybrid_memory_equal", true));
     checks.push(hybrid.guest_goes_on("hybrid_guest"));
@@ -33,6 +31,16 @@ pub(super) fn all(record: &Record) -> Vec<Check> {
     checks.push(holes(record, &hybrid));
     checks.push(probes(record, &hybrid));
     checks
+}
+
+/// On the machine, whatever moved there.
+pub(super) fn of_machine(record: &Record) -> Vec<Check> {
+    let events = Counts::of_all(record, "events.hybrid");
+    vec![
+        finished(record),
+        nested_paging(record, &events),
+        ring_0_native(record, &events),
+    ]
 }
 
 fn finished(record: &Record) -> Check {
@@ -104,7 +112,7 @@ fn holes(record: &Record, hybrid: &Move<'_>) -> Check {
 }
 
 /// They are optional on a host, but this kernel has all that they need.
-fn probes(record: &Record, hybrid: &Move<'_>) -> Check {
+pub(super) fn probes(record: &Record, hybrid: &Move<'_>) -> Check {
     let report = hybrid.report.as_ref();
     let text = |path| report.and_then(|report| report.text(path));
     let events = hybrid.number("ebpf.events");
@@ -136,14 +144,14 @@ fn ioctls(record: &Record, code: &str) -> u64 {
 }
 
 /// What one migration left behind.
-struct Move<'a> {
+pub(super) struct Move<'a> {
     label: &'static str,
     record: &'a Record,
     report: Option<Value>,
 }
 
 impl<'a> Move<'a> {
-    fn read(record: &'a Record, label: &'static str) -> Self {
+    pub(super) fn read(record: &'a Record, label: &'static str) -> Self {
         let report = record.document(&format!("{label}.report"));
         Self {
             label,
@@ -153,14 +161,14 @@ impl<'a> Move<'a> {
     }
 
     /// A count of the report, 0 if it is not there.
-    fn number(&self, path: &str) -> u64 {
+    pub(super) fn number(&self, path: &str) -> u64 {
         let report = self.report.as_ref();
         report
             .and_then(|report| report.number(path))
             .map_or(0, |number| number as u64)
     }
 
-    fn completed(&self, name: &'static str) -> Check {
+    pub(super) fn completed(&self, name: &'static str) -> Check {
         let exit = self.record.value(&format!("{}.exit", self.label));
         let text = |path| self.report.as_ref().and_then(|report| report.text(path));
         let status = text("status").unwrap_or("no report");
@@ -175,7 +183,7 @@ impl<'a> Move<'a> {
         }
     }
 
-    fn memory_equal(&self, name: &'static str, full: bool) -> Check {
+    pub(super) fn memory_equal(&self, name: &'static str, full: bool) -> Check {
         let compared = self.number("verify.pages");
         let total = self.number("ram.total_pages");
         let path = "verify.mismatched_pages";

@@ -3,26 +3,55 @@
 
 use std::{
     fs::{self, File},
-    io::BufWriter,
+    io::{self, BufWriter},
     path::Path,
     process::Command,
 };
 
-use super::{Options, cpio::Archive, pieces::Pieces};
-use crate::Result;
+use super::{Options, Scenario, cpio::Archive, pieces::Pieces};
+use crate::{Result, setup};
 
 /// What runs there.
 const INIT: &str = include_str!("init.sh");
+const SMOKE: &str = include_str!("smoke.sh");
+const LINUX: &str = include_str!("linux.sh");
+/// What runs in a Linux guest.
+const GUEST: &str = include_str!("guest.sh");
 
 /// How long the machine lives at most, by its own clock.
-const LIMIT_SECONDS: u64 = 300;
+const LIMIT_SECONDS: u64 = 420;
+
+/// The link between the two hosts of a Linux guest, in each direction.
+const NETEM: &str = "delay 20ms rate 50mbit loss 0.1% limit 2000";
+/// Reports of a Linux guest that are waited for between two moves.
+const TICKS: u64 = 5;
 
 /// Folders besides those of the libraries.
-const FOLDERS: [&str; 7] = ["bin", "dev", "lib", "lib/modules", "proc", "sys", "tmp"];
+const FOLDERS: [&str; 9] = [
+    "bin",
+    "boot",
+    "dev",
+    "lib",
+    "lib/modules",
+    "proc",
+    "sbin",
+    "sys",
+    "tmp",
+];
 
 /// Writes the archive to `path`.
 pub(super) fn write(path: &Path, pieces: &Pieces, me2: &Path, options: &Options) -> Result {
-    let libraries = libraries(me2)?;
+    // busybox's own do not know veth and netem.
+    let network: Vec<_> = match options.scenario {
+        Scenario::Smoke => Vec::new(),
+        Scenario::Linux => ["ip", "tc"].map(|name| (name, setup::iproute(name))).into(),
+    };
+    let mut libraries = libraries(me2)?;
+    for (_, program) in &network {
+        libraries.extend(self::libraries(program)?);
+    }
+    libraries.sort();
+    libraries.dedup();
     let error = |error| format!("cannot write {}: {error}", path.display());
     let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(error)?));
     for folder in folders(&libraries) {
@@ -32,10 +61,14 @@ pub(super) fn write(path: &Path, pieces: &Pieces, me2: &Path, options: &Options)
         ("bin/busybox".to_owned(), pieces.busybox.as_path()),
         ("bin/me2".to_owned(), me2),
     ];
+    for (name, program) in &network {
+        programs.push((format!("sbin/{name}"), program));
+    }
     for file in &pieces.modules {
         let name = file.file_name().unwrap_or_default().display();
         programs.push((format!("lib/modules/{name}"), file));
     }
+    programs.push(("boot/vmlinuz".to_owned(), &pieces.kernel));
     for library in &libraries {
         programs.push((inside(library), Path::new(library)));
     }
@@ -44,6 +77,14 @@ pub(super) fn write(path: &Path, pieces: &Pieces, me2: &Path, options: &Options)
         archive.program(&name, &content).map_err(error)?;
     }
     archive.program("init", INIT.as_bytes()).map_err(error)?;
+    let (scenario, guest) = match options.scenario {
+        Scenario::Smoke => (SMOKE, Vec::new()),
+        Scenario::Linux => (LINUX, guest(pieces).map_err(error)?),
+    };
+    archive
+        .program("scenario.sh", scenario.as_bytes())
+        .map_err(error)?;
+    archive.program("boot/guest", &guest).map_err(error)?;
     let settings = settings(options);
     archive
         .program("lab.sh", settings.as_bytes())
@@ -51,13 +92,31 @@ pub(super) fn write(path: &Path, pieces: &Pieces, me2: &Path, options: &Options)
     archive.finish().map(drop).map_err(error)
 }
 
+/// The file system of the Linux guest.
+fn guest(pieces: &Pieces) -> io::Result<Vec<u8>> {
+    let mut archive = Archive::new(Vec::new());
+    for folder in ["bin", "dev", "lib", "lib/modules", "proc", "sys", "tmp"] {
+        archive.folder(folder)?;
+    }
+    for (number, module) in pieces.guest_modules.iter().enumerate() {
+        // Loaded in the order of their names.
+        let name = module.file_name().unwrap_or_default().display();
+        archive.program(&format!("lib/modules/{number}-{name}"), &fs::read(module)?)?;
+    }
+    archive.program("bin/busybox", &fs::read(&pieces.busybox)?)?;
+    archive.program("init", GUEST.as_bytes())?;
+    archive.finish()
+}
+
 /// What `init.sh` reads; the values are of this program's own making.
 fn settings(options: &Options) -> String {
-    let Options { cpus, .. } = options;
+    let Options { cpus, scenario, .. } = options;
     format!(
-        "LIMIT_SECONDS={LIMIT_SECONDS}\nCPUS={cpus}\nMEMORY={}\nCMDLINE='{}'\n",
-        super::MEMORY,
-        super::CMDLINE
+        "LIMIT_SECONDS={LIMIT_SECONDS}\nMOVE_SECONDS={}\nCPUS={cpus}\nMEMORY={}\nCMDLINE='{}'\n\
+         NETEM='{NETEM}'\nTICKS={TICKS}\n",
+        scenario.move_seconds(),
+        scenario.memory(),
+        scenario.command_line()
     )
 }
 

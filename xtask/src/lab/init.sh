@@ -1,12 +1,12 @@
 #!/bin/busybox sh
-# /init of the lab's machine: moves a VM twice between me2 processes, and tells what happened over
-# the second serial port, line by line:
+# /init of the lab's machine: has a scenario move a VM between me2 processes, and tells what happened
+# over the second serial port, line by line:
 #
 #   progress SECONDS TEXT     for the person who waits
 #   value NAME TEXT           one result
 #   begin NAME / end NAME     around the lines of one text
 #
-# Judging it is the host's business. /lab.sh has the settings.
+# Judging it is the host's business. /lab.sh has the settings, /scenario.sh what is done.
 
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp ME2_CONFIG_DIR=/tmp/config ME2_RUNTIME_DIR=/tmp/run
@@ -27,7 +27,9 @@ text() {
     echo "end $1" >&3
 }
 finish() {
-    for log in /tmp/*.log; do text "log.$(basename "$log" .log)" <"$log"; done
+    for log in /tmp/*.log /tmp/*.console; do
+        [ -e "$log" ] && tr -d '\r' <"$log" | text "log.$(basename "$log" .log)"
+    done
     dmesg | tail -n 40 | text log.kernel
     progress 'switching off'
     # Setting it again waits until the port has sent everything.
@@ -42,10 +44,16 @@ fail() {
 # Whatever hangs, and whoever has lost interest: this machine ends by itself.
 (sleep "$LIMIT_SECONDS"; poweroff -f) &
 
+# The process in which the VM is, or will be, if a scenario says so: nothing is waited for without it.
+vm=
+must_live() {
+    [ -z "$vm" ] || kill -0 "$vm" 2>/dev/null || fail "the VM's process has ended before there was $1"
+}
 # wait_for PATTERN FILE WHAT
 wait_for() {
     tries=0
     until grep -aq "$1" "$2"; do
+        must_live "the $3"
         tries=$((tries + 1))
         [ "$tries" -lt 600 ] || fail "no $3 in 60 s"
         sleep 0.1
@@ -67,41 +75,17 @@ ioctls() {
     sed -n 's|.*cmd: *\([0-9a-f]*\).*hitcount: *\([0-9]*\).*|\1 \2|p' \
         "$tracing/syscalls/sys_enter_ioctl/hist" | text "$1"
 }
-number() { sed -n "s|.*\"$1\": *\([0-9]*\).*|\1|p"; }
-operations() { me2 status --vm "$1" --output json 2>/dev/null | number operations; }
 
-# receive NAME
-receive() {
-    me2 receive --name "$1" --listen 127.0.0.1:0 --once >"$1.log" 2>&1 &
-    wait_for 'address=127.0.0.1:' "$1.log" "address of $1"
-    address=$(grep -ao '127\.0\.0\.1:[1-9][0-9]*' "$1.log" | head -n 1)
-}
-
-# move LABEL FROM TO OPTIONS…
-move() {
-    label=$1 from=$2 to=$3
-    shift 3
-    receive "$to"
-    value "$label.before" "$(operations "$from")"
-    timeout 90 me2 hybrid-migrate --vm "$from" --to "$address" --timeout 60s --output json "$@" \
-        >"$label.json" 2>"$label.log"
-    value "$label.exit" "$?"
+# migrate LABEL FROM OPTIONS…: to $address.
+migrate() {
+    label=$1 from=$2
+    shift 2
+    timeout $((MOVE_SECONDS + 30)) me2 hybrid-migrate --vm "$from" --to "$address" --timeout "$MOVE_SECONDS"s \
+        --output json "$@" >"$label.json" 2>"$label.log"
+    status=$?
+    value "$label.exit" "$status"
     text "$label.report" <"$label.json"
-}
-
-# goes_on LABEL NAME: the guest has done more at NAME than before the move.
-goes_on() {
-    before=$(operations "$2")
-    tries=0
-    while
-        now=$(operations "$2")
-        [ "${now:-0}" -le "${before:-0}" ]
-    do
-        tries=$((tries + 1))
-        [ "$tries" -lt 300 ] || fail "the guest does not go on at $2"
-        sleep 0.1
-    done
-    me2 status --vm "$2" --output json | text "$1.status"
+    return "$status"
 }
 
 progress 'the kernel is up'
@@ -122,22 +106,5 @@ echo 'hist:keys=common_pid,rip.hex' >"$tracing/kvm/kvm_emulate_insn/trigger"
 echo 'hist:keys=cmd.hex' >"$tracing/syscalls/sys_enter_ioctl/trigger"
 
 me2 cert create >/dev/null 2>cert.log || fail 'me2 makes no identity'
-progress 'starting a VM'
-me2 run --name first --memory "$MEMORY" --cpus "$CPUS" --cmdline "$CMDLINE" >first.log 2>&1 &
-first=$!
-wait_for 'me2-guest cpu=.* ops=[1-9]' first.log 'report of the guest'
-(cd /proc/$first/task && ls) | text source.threads
-
-progress 'moving it, hybrid'
-counts events.before
-move hybrid first second --mode hybrid --verify full
-counts events.hybrid
-value emulated_addresses \
-    "$(grep -ao 'rip: *[0-9a-f]*' "$tracing/kvm/kvm_emulate_insn/hist" | sort -u | wc -l)"
-goes_on hybrid second
-
-progress 'moving it on, post-copy alone'
-move postcopy second third --mode postcopy
-ioctls ioctls
-goes_on postcopy third
+. /scenario.sh
 finish

@@ -15,7 +15,7 @@ use crate::Result;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// Everything together; it takes a twentieth of that on an idle machine.
-const LIMIT: Duration = Duration::from_secs(330);
+const LIMIT: Duration = Duration::from_secs(450);
 /// Longest line of interest; what is longer is cut.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Lines of the console that are shown if the machine did not come to its end.
@@ -63,7 +63,7 @@ impl Machine {
         let mut command = Command::new(PROGRAM);
         command
             .args(["-accel", "tcg,thread=multi", "-smp", "2"])
-            .args(["-cpu", "max,+svm", "-m", "1024"])
+            .args(["-cpu", "max,+svm", "-m", "1536"])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .arg("-serial")
             .arg(file_device(console))

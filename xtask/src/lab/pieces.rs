@@ -13,14 +13,28 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 /// Modules of the kernel, in the order in which they must be loaded.
-pub(super) const MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+const MODULES: [&str; 6] = ["irqbypass", "kvm", "kvm-amd", "veth", "sch_netem", "tun"];
+/// The same in a Linux guest, which has the same kernel.
+pub(super) const GUEST_MODULES: [&str; 9] = [
+    "virtio",
+    "virtio_ring",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio-rng",
+    "virtio_balloon",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
 
 /// Files at hand.
 pub(super) struct Pieces {
     /// The kernel, as it boots.
     pub(super) kernel: PathBuf,
     /// One for each of [`MODULES`]; newer kernels have them packed, which busybox takes too.
-    pub(super) modules: [PathBuf; 3],
+    pub(super) modules: Vec<PathBuf>,
+    /// One for each of [`GUEST_MODULES`].
+    pub(super) guest_modules: Vec<PathBuf>,
     /// Statically linked.
     pub(super) busybox: PathBuf,
 }
@@ -28,11 +42,15 @@ pub(super) struct Pieces {
 impl Pieces {
     /// Downloads into `folder` what is not there from an earlier time.
     pub(super) fn ensure(folder: &Path) -> Result<Self> {
-        let kernel = folder.join("kernel");
+        // Named by what is in it: what an earlier version took is not enough.
+        let kernel = folder.join("kernel-with-virtio");
         if !kernel.is_dir() {
             let package = setup::resolve(KERNEL_PACKAGE, "linux-image-")?;
             take(&package, &kernel, |name| match name.split_once('.') {
-                Some((stem, "ko" | "ko.xz")) => MODULES.contains(&stem).then(|| name.to_owned()),
+                Some((stem, "ko" | "ko.xz")) => {
+                    let is_wanted = MODULES.contains(&stem) || GUEST_MODULES.contains(&stem);
+                    is_wanted.then(|| name.to_owned())
+                }
                 _ => name.starts_with("vmlinuz-").then(|| "vmlinuz".to_owned()),
             })?;
         }
@@ -42,13 +60,15 @@ impl Pieces {
                 (name == "busybox").then(|| name.to_owned())
             })?;
         }
+        let file = |module: &&str| {
+            let plain = kernel.join(format!("{module}.ko"));
+            let packed = plain.with_extension("ko.xz");
+            if packed.is_file() { packed } else { plain }
+        };
         let pieces = Self {
             kernel: kernel.join("vmlinuz"),
-            modules: MODULES.map(|module| {
-                let plain = kernel.join(format!("{module}.ko"));
-                let packed = plain.with_extension("ko.xz");
-                if packed.is_file() { packed } else { plain }
-            }),
+            modules: MODULES.iter().map(file).collect(),
+            guest_modules: GUEST_MODULES.iter().map(file).collect(),
             busybox: busybox.join("busybox"),
         };
         pieces.check(folder)?;
@@ -57,7 +77,8 @@ impl Pieces {
 
     fn check(&self, folder: &Path) -> Result {
         let files = [&self.kernel, &self.busybox];
-        let mut files = files.into_iter().chain(&self.modules);
+        let modules = self.modules.iter().chain(&self.guest_modules);
+        let mut files = files.into_iter().chain(modules);
         match files.find(|file| !file.is_file()) {
             None => Ok(()),
             Some(file) => Err(format!(

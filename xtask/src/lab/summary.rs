@@ -1,6 +1,6 @@
 //! What is printed of a run.
 
-use super::{CMDLINE, MEMORY, Options, checks::Check, events::Counts, json::quote, record::Record};
+use super::{Options, Scenario, checks::Check, events::Counts, json::quote, record::Record};
 use crate::setup;
 
 /// Those of interest to whoever follows a guest's memory, whether or not this kernel has them.
@@ -50,10 +50,12 @@ impl Tracepoints {
 /// Two tables for a terminal.
 pub(super) fn human(record: &Record, checks: &[Check], options: &Options) -> String {
     let mut text = format!(
-        "Linux {} with kvm_amd, emulated by QEMU {}; VM of {MEMORY}, {} vCPUs, {CMDLINE}\n\n",
+        "Linux {} with kvm_amd, emulated by QEMU {}; VM of {}, {} vCPUs, {}\n\n",
         record.value("kernel"),
         setup::qemu_version().unwrap_or_default(),
+        options.scenario.memory(),
         options.cpus,
+        options.scenario.command_line(),
     );
     for Check { name, ok, detail } in checks {
         let verdict = if *ok { "ok" } else { "FAILED" };
@@ -91,16 +93,22 @@ pub(super) fn json(record: &Record, checks: &[Check], options: &Options) -> Stri
         let report = record.document(name);
         report.map_or("null".into(), |(text, _)| text)
     };
+    let (first, second_name, second) = match options.scenario {
+        Scenario::Smoke => ("hybrid.report", "postcopy_migration", "postcopy.report"),
+        Scenario::Linux => ("there.report", "migration_back", "back.report"),
+    };
     let members = [
         ("status", quote(if passed { "passed" } else { "failed" })),
         (
             "machine",
             format!(
-                "{{\"kernel\": {}, \"qemu\": {}, \"vm_memory\": \"{MEMORY}\", \"vm_cpus\": {}, \
-                 \"vm_cmdline\": \"{CMDLINE}\"}}",
+                "{{\"kernel\": {}, \"qemu\": {}, \"vm_memory\": \"{}\", \"vm_cpus\": {}, \
+                 \"vm_cmdline\": \"{}\"}}",
                 quote(record.value("kernel")),
                 quote(&setup::qemu_version().unwrap_or_default()),
-                options.cpus
+                options.scenario.memory(),
+                options.cpus,
+                options.scenario.command_line()
             ),
         ),
         ("checks", format!("[\n{}\n  ]", verdicts.join(",\n"))),
@@ -114,8 +122,8 @@ pub(super) fn json(record: &Record, checks: &[Check], options: &Options) -> Stri
                 object(&counts.source_during)
             ),
         ),
-        ("migration", report("hybrid.report")),
-        ("postcopy_migration", report("postcopy.report")),
+        ("migration", report(first)),
+        (second_name, report(second)),
     ];
     let members = members.map(|(name, value)| format!("  \"{name}\": {value}"));
     format!("{{\n{}\n}}\n", members.join(",\n"))
@@ -135,6 +143,7 @@ mod tests {
 
     fn options() -> Options {
         Options {
+            scenario: Scenario::Smoke,
             cpus: 1,
             me2: None,
             json: true,

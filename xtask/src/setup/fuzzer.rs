@@ -5,13 +5,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{bpf::toolchain, in_path, tell};
-use crate::{
-    Result,
-    cargo::{cargo, run},
-};
+use super::{in_path, tell, tool::Tool};
+use crate::{Result, cargo::run};
 
-const CARGO_FUZZ_VERSION: &str = "0.13.1";
+const CARGO_FUZZ: Tool = Tool {
+    name: "cargo-fuzz",
+    version: "0.13.1",
+    why: "builds and runs the fuzzer (1 minute)",
+    options: &[],
+};
 const NIGHTLY: &str = "nightly";
 
 /// Installs what is missing, and gives the program cargo-fuzz.
@@ -32,7 +34,7 @@ pub(crate) fn ensure_fuzzer() -> Result<PathBuf> {
         install.args(["toolchain", "install", NIGHTLY, "--profile", "minimal"]);
         run(&mut install)?;
     }
-    ensure_cargo_fuzz()
+    CARGO_FUZZ.ensure()
 }
 
 /// Cargo of the nightly toolchain: `program` and its arguments are to follow.
@@ -47,24 +49,4 @@ fn has_nightly() -> bool {
     ask.args(["rustc", "--version"]);
     let status = ask.stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
-}
-
-fn ensure_cargo_fuzz() -> Result<PathBuf> {
-    let root = toolchain()?.join(format!("cargo-fuzz-{CARGO_FUZZ_VERSION}"));
-    let binary = root.join("bin/cargo-fuzz");
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    tell(&format!(
-        "building cargo-fuzz {CARGO_FUZZ_VERSION}, which builds and runs the fuzzer, into {} (1 minute)",
-        root.display()
-    ));
-    let mut install = cargo();
-    install
-        .args(["install", "cargo-fuzz", "--quiet", "--locked"])
-        .args(["--version", CARGO_FUZZ_VERSION, "--root"])
-        .arg(&root)
-        .env_remove("CARGO_TARGET_DIR");
-    run(&mut install)?;
-    Ok(binary)
 }

@@ -31,6 +31,8 @@ fn idle() -> VmStatus {
         pid: 7,
         role: Role::Source,
         vm_state: VmState::Running,
+        memory_bytes: Some(1 << 30),
+        vcpus: Some(1),
         migration: None,
         guest: None,
     }
@@ -57,7 +59,7 @@ async fn play(mut port: ControlPort, script: Script) {
                 }
                 // All of it before the reply: the quickest migration there can be.
                 migrate(&port, script);
-                reply.send(Ok(Accepted { id: 5 })).unwrap();
+                reply.send(Ok(Accepted::plainly(5))).unwrap();
             }
             control::Command::Cancel { reply } => {
                 migrate(&port, script);
@@ -196,7 +198,10 @@ async fn status_is_one_document() {
     let (code, stdout, _) = me2(dir.path(), "status --vm demo").await;
     assert_eq!(
         (code, stdout.as_str()),
-        (0, "vm          demo, running\nprocess     7, source\n")
+        (
+            0,
+            "vm          demo, running\nmachine     1024 MiB, 1 vCPUs\nprocess     7, source\n"
+        )
     );
 }
 

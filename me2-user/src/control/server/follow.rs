@@ -1,24 +1,31 @@
 //! The stream of events: one JSON document a line.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{Uri, header};
-use axum::response::{IntoResponse, Response};
-use hyper::body::Frame;
+use axum::http::Uri;
+use axum::response::Response;
 use tokio::sync::{mpsc, watch};
 
 use super::Shared;
 use super::answer::ApiError;
+use super::streamed;
 use crate::control::events::Subscription;
+use crate::control::types::{ErrorBody, Event};
 
-/// Lines between the subscription and the socket. A client that is slower skips progress.
-const LINES_MAX: usize = 4;
-
+/// The events of the current or last migration, a JSON document a line, from its beginning until its
+/// end. Who reads slowly skips progress, and nothing else.
+#[utoipa::path(
+    get,
+    path = "/v1/migration/events",
+    params(("from" = Option<String>, Query, description = "`next`: the next migration that begins; who is about to ask for one follows first")),
+    responses(
+        (status = 200, description = "Each line is an event", body = Event, content_type = "application/jsonl"),
+        (status = 400, description = "The query makes no sense", body = ErrorBody),
+        (status = 503, description = "Too many follow already", body = ErrorBody),
+    ),
+)]
 pub(super) async fn events(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
@@ -33,16 +40,14 @@ pub(super) async fn events(
             ));
         }
     };
-    let permit = Arc::clone(&shared.followers).try_acquire_owned();
-    let permit = permit.map_err(|_| ApiError::too_many_followers())?;
-    let (lines, body) = mpsc::channel(LINES_MAX);
+    let place = shared.follower()?;
+    let (lines, response) = streamed::response("application/jsonl");
     let is_closing = shared.is_closing.clone();
     tokio::spawn(async move {
         feed(subscription, lines, is_closing).await;
-        drop(permit);
+        drop(place);
     });
-    let content_type = [(header::CONTENT_TYPE, "application/jsonl")];
-    Ok((content_type, Body::new(Lines(body))).into_response())
+    Ok(response)
 }
 
 /// Ends after the end event, when the client is gone, or when nothing more can come.
@@ -68,23 +73,6 @@ async fn feed(
     }
 }
 
-/// A body of the lines that a task writes.
-struct Lines(mpsc::Receiver<Bytes>);
-
-impl HttpBody for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|line| line.map(|line| Ok(Frame::data(line))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +89,7 @@ mod tests {
         }
         events.end(Outcome::Moved, Report::default());
         let (_closing, is_closing) = watch::channel(true);
-        let (lines, mut delivered) = mpsc::channel(LINES_MAX);
+        let (lines, mut delivered) = mpsc::channel(4);
         tokio::spawn(feed(subscription, lines, is_closing));
         let mut count = 0;
         let mut last = Bytes::new();

@@ -34,6 +34,8 @@ fn waiting() -> VmStatus {
         pid: 42,
         role: Role::Source,
         vm_state: VmState::Running,
+        memory_bytes: Some(1 << 30),
+        vcpus: Some(1),
         migration: None,
         guest: Some(GuestStatus {
             operations: 10,
@@ -52,6 +54,7 @@ impl Process {
             commands,
             status,
             events,
+            ..
         } = port;
         let (shutdown, is_shut_down) = oneshot::channel();
         let listening = ControlSocket::bind(&socket).unwrap();
@@ -89,13 +92,14 @@ async fn command_loop(mut commands: mpsc::Receiver<Command>, log: mpsc::Unbounde
                     Err(Refusal::conflict("a migration is under way", "wait for it"))
                 } else {
                     busy = true;
-                    Ok(Accepted { id: 1 })
+                    Ok(Accepted::plainly(1))
                 };
                 (
                     format!("migrate {} {}", request.to, request.mode),
                     reply.send(answer).is_ok(),
                 )
             }
+            Command::Describe { .. } => ("describe".to_owned(), false),
             Command::Recover { reply, .. } => {
                 let refusal = Refusal::conflict("nothing to recover", "see: me2 status");
                 ("recover".to_owned(), reply.send(Err(refusal)).is_ok())
@@ -106,6 +110,13 @@ async fn command_loop(mut commands: mpsc::Receiver<Command>, log: mpsc::Unbounde
             Command::Resume { reply } => {
                 let refusal = Refusal::internal("it broke", "look at the log");
                 ("resume".to_owned(), reply.send(Err(refusal)).is_ok())
+            }
+            Command::Type { bytes, reply } => {
+                let taken_bytes = bytes.len().min(4);
+                (
+                    "type".to_owned(),
+                    reply.send(Ok(Typed { taken_bytes })).is_ok(),
+                )
             }
             // Dropped without an answer: the process is ending.
             Command::Stop { .. } => ("stop".to_owned(), false),
@@ -140,7 +151,10 @@ async fn one_migration_at_a_time() {
     let client = process.client();
     let mut request = MigrateRequest::to("127.0.0.1:1");
     request.mode = Mode::StopAndCopy;
-    assert_eq!(client.migrate(&request).await.unwrap(), Accepted { id: 1 });
+    assert_eq!(
+        client.migrate(&request).await.unwrap(),
+        Accepted::plainly(1)
+    );
     assert_eq!(
         process.log.recv().await.unwrap(),
         "migrate 127.0.0.1:1 stop-and-copy"
@@ -170,7 +184,7 @@ async fn orders_reach_the_process_and_refusals_the_client() {
     // Without the operator's word that the destination is dead, the process is not even asked.
     let unsure = RecoverRequest {
         resume_here: true,
-        destination_is_fenced: false,
+        ..RecoverRequest::default()
     };
     let (status, body) = refused(client.recover(&unsure).await.unwrap_err());
     assert_eq!(status, 400);

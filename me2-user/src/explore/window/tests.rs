@@ -215,7 +215,8 @@ impl Machine {
             }
         };
         let probing = probing(memory_bytes / PAGE_SIZE as u64);
-        let monitor = GuestMonitor::new(Box::new(io::sink()), true);
+        let monitor =
+            GuestMonitor::new(Box::new(io::sink()), Default::default(), true).expect("a thread");
         let document = host.describe("window", memory_bytes, 2, true).unwrap();
         let vm = Vm::build(&host, document, monitor.console(), Arc::new(|_| ())).unwrap();
         vm.boot(&BootSource {
@@ -224,7 +225,7 @@ impl Machine {
             command_line: format!("{command_line} cpus=2"),
         })
         .unwrap();
-        vm.vcpus().resume();
+        vm.resume(false).unwrap();
         let machine = Self {
             vm,
             monitor,

@@ -1,7 +1,10 @@
 //! Decodes arriving page records, on threads of their own: one for what was asked for, one for
 //! what is pushed, so that a vCPU never waits behind the push.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::Context;
 use me2_wire::{
@@ -26,23 +29,23 @@ pub struct Intake {
 
 impl Intake {
     /// Starts the threads; they end when the result is dropped.
-    pub fn start(pager: Arc<Pager>) -> Self {
+    pub fn start(pager: Arc<Pager>) -> io::Result<Self> {
         let (failed, failures) = mpsc::channel(2);
         let start = |name: &str, origin| {
             let (sender, receiver) = mpsc::channel(FRAMES_QUEUED);
             let (decoder, failed) = (FrameDecoder::new(pager.clone()), failed.clone());
+            let span = tracing::Span::current();
             std::thread::Builder::new()
                 .name(name.into())
-                .spawn(move || decode_all(decoder, origin, receiver, &failed))
-                .expect("a thread can be started");
-            sender
+                .spawn(move || span.in_scope(|| decode_all(decoder, origin, receiver, &failed)))?;
+            Ok::<_, io::Error>(sender)
         };
-        Self {
-            bulk: start("decode", Origin::Bulk),
-            answers: start("decode-answer", Origin::Answer),
+        Ok(Self {
+            bulk: start("decode", Origin::Bulk)?,
+            answers: start("decode-answer", Origin::Answer)?,
             here: Mutex::new(FrameDecoder::new(pager.clone())),
             failures: Mutex::new(failures),
-        }
+        })
     }
 
     /// The queue for frames of this origin.

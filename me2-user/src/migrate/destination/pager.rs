@@ -5,10 +5,12 @@
 
 use std::{
     collections::HashMap,
+    io,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
+        mpsc as thread_mpsc,
     },
     thread::JoinHandle,
     time::Instant,
@@ -99,6 +101,8 @@ pub struct Pager {
     staging: RwLock<Option<Staging>>,
     want: mpsc::UnboundedSender<Wanted>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The word to the thread that places, while there is one.
+    place: Mutex<Option<thread_mpsc::SyncSender<()>>>,
     local_faults: AtomicU64,
     changed: Notify,
 }
@@ -117,7 +121,7 @@ impl Pager {
         machine: Arc<Machine>,
         paging: Paging,
         want: mpsc::UnboundedSender<Wanted>,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let pages = machine.vm.memory().layout().page_count();
         let table = Table {
             pages: DestinationPages::new(pages),
@@ -132,6 +136,7 @@ impl Pager {
             staging: RwLock::new(Some(Staging::new(pages)?)),
             want,
             threads: Mutex::default(),
+            place: Mutex::default(),
             local_faults: AtomicU64::new(0),
             changed: Notify::new(),
         })
@@ -158,25 +163,39 @@ impl Pager {
         self.lock().pages.withdraw(pages)
     }
 
-    /// Freezes the table and starts the fault service. Gives the number of missing pages.
-    pub fn hand_over(
-        self: &Arc<Self>,
-        version: Version,
-        pages: &RangeList,
-    ) -> Result<u64, PageError> {
-        let missing = self.lock().pages.hand_over(version, pages)?;
-        let pager = self.clone();
-        self.spawn("faults", move || pager.serve_faults());
-        Ok(missing)
+    /// Starts the threads: all that could fail for want of one, before anything depends on it. They end
+    /// with [`Pager::shut_down`].
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        let (place, may_place) = thread_mpsc::sync_channel(1);
+        *self.place.lock().expect("no panics under this lock") = Some(place);
+        let [faults, placing] = [self.clone(), self.clone()];
+        let started = self
+            .spawn("faults", move || faults.serve_faults())
+            .and_then(|()| {
+                self.spawn("placing", move || {
+                    if may_place.recv().is_ok() {
+                        placing.release_holes();
+                        placing.place_arrived();
+                    }
+                })
+            });
+        if started.is_err() {
+            self.shut_down();
+        }
+        started
     }
 
-    /// Starts to place everything that is here, behind the running guest.
-    pub fn start_placing(self: &Arc<Self>) {
-        let pager = self.clone();
-        self.spawn("placing", move || {
-            pager.release_holes();
-            pager.place_arrived();
-        });
+    /// Freezes the table. From now on there may be faults. Gives the number of missing pages.
+    pub fn hand_over(&self, version: Version, pages: &RangeList) -> Result<u64, PageError> {
+        self.lock().pages.hand_over(version, pages)
+    }
+
+    /// Begins to place everything that is here, behind the running guest.
+    pub fn start_placing(&self) {
+        let place = self.place.lock().expect("no panics under this lock");
+        let place = place.as_ref().expect("started, and not shut down");
+        // The second word is one too many: it places already.
+        let _ = place.try_send(());
     }
 
     /// Pages arrived; `contents` has 4096 bytes for each.
@@ -422,6 +441,7 @@ impl Pager {
     /// Ends the threads.
     pub fn shut_down(&self) {
         self.paging.stop_faults();
+        *self.place.lock().expect("no panics under this lock") = None;
         let threads = std::mem::take(&mut *self.threads.lock().expect("no panics under this lock"));
         for thread in threads {
             let _ = thread.join();
@@ -432,15 +452,16 @@ impl Pager {
         self.table.lock().expect("no panics under this lock")
     }
 
-    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) {
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name(name.into())
-            .spawn(run)
-            .expect("a thread can be started");
+            .spawn(move || span.in_scope(run))?;
         self.threads
             .lock()
             .expect("no panics under this lock")
             .push(thread);
+        Ok(())
     }
 
     fn serve_faults(&self) {

@@ -10,6 +10,7 @@ use me2_wire::{
     page::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES_MAX},
 };
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{
     Incoming,
@@ -51,11 +52,14 @@ impl Incoming {
         let times = if loses_much(connection) { 2 } else { 1 };
         for _ in 0..times {
             let (connection, answers) = (connection.clone(), self.intake.queue(Origin::Answer));
-            tokio::spawn(async move {
-                if let Err(error) = ask(&connection, preface, wanted, answers).await {
-                    tracing::debug!(page = wanted.page, "a page request failed: {error}");
+            tokio::spawn(
+                async move {
+                    if let Err(error) = ask(&connection, preface, wanted, answers).await {
+                        tracing::debug!(page = wanted.page, "a page request failed: {error}");
+                    }
                 }
-            });
+                .in_current_span(),
+            );
         }
     }
 }

@@ -5,6 +5,7 @@ use me2_wire::frame::{
     HANDOVER_COPY_BYTES_MAX, HEADER_BYTES, PAGES_BYTES_MAX, Preface, StreamKind,
 };
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use crate::transport::frames::{Frame, FrameReceiver, LinkError};
 
@@ -19,15 +20,18 @@ pub async fn accept_streams(
 ) {
     while let Ok(stream) = connection.accept_uni().await {
         let (pages, copies, failures) = (pages.clone(), copies.clone(), failures.clone());
-        tokio::spawn(async move {
-            match read(stream, expected, pages, copies).await {
-                Ok(()) => {}
-                // What a link that breaks leaves behind, or a stream that the source has given up.
-                Err(LinkError::Read(error)) => tracing::debug!("a stream ended: {error}"),
-                // One is enough.
-                Err(error) => _ = failures.try_send(error),
+        tokio::spawn(
+            async move {
+                match read(stream, expected, pages, copies).await {
+                    Ok(()) => {}
+                    // What a link that breaks leaves behind, or a stream that the source has given up.
+                    Err(LinkError::Read(error)) => tracing::debug!("a stream ended: {error}"),
+                    // One is enough.
+                    Err(error) => _ = failures.try_send(error),
+                }
             }
-        });
+            .in_current_span(),
+        );
     }
 }
 

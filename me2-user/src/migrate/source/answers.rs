@@ -1,13 +1,17 @@
 //! Answers to page requests: each on the stream that asked, many at a time, encoded on a thread
 //! of their own so that they never wait behind the push.
 
-use std::sync::{Arc, mpsc as thread_mpsc};
+use std::{
+    io,
+    sync::{Arc, mpsc as thread_mpsc},
+};
 
 use me2_wire::{
     frame::{Preface, StreamKind},
     message::{PageRequest, REQUEST_PAGES_MAX},
 };
 use tokio::sync::{Semaphore, oneshot};
+use tracing::Instrument;
 
 use super::{
     super::{PRIORITY_FAULT, loses_much},
@@ -32,21 +36,34 @@ struct Question {
     answer: oneshot::Sender<Vec<u8>>,
 }
 
+/// The thread that encodes answers; it ends when this is dropped.
+pub struct Answerer {
+    questions: thread_mpsc::Sender<Question>,
+    asked: Arc<Asked>,
+}
+
+impl Answerer {
+    /// Starts the thread.
+    pub fn start(encoding: Encoding) -> io::Result<Self> {
+        let (questions, receiver) = thread_mpsc::channel();
+        let asked = encoding.asked.clone();
+        std::thread::Builder::new()
+            .name("answer".into())
+            .spawn(move || encode_answers(&encoding, &receiver))?;
+        Ok(Self { questions, asked })
+    }
+}
+
 /// Answers page requests of a connection until it breaks; gives the reason.
 pub async fn serve(
     connection: quinn::Connection,
     window: SendWindow,
     preface: Preface,
-    encoding: Encoding,
+    answerer: Answerer,
     pacer: Arc<Pacer>,
 ) -> LinkError {
-    let (questions, receiver) = thread_mpsc::channel();
     let places = Arc::new(Semaphore::new(ANSWERS_MAX));
-    let asked = encoding.asked.clone();
-    std::thread::Builder::new()
-        .name("answer".into())
-        .spawn(move || encode_answers(&encoding, &receiver))
-        .expect("a thread can be started");
+    let Answerer { questions, asked } = answerer;
     loop {
         let (send, receive) = match connection.accept_bi().await {
             Ok(streams) => streams,
@@ -55,22 +72,25 @@ pub async fn serve(
         let (questions, pacer) = (questions.clone(), pacer.clone());
         let (window, asked, places) = (window.clone(), asked.clone(), places.clone());
         let connection = connection.clone();
-        tokio::spawn(async move {
-            let stream = AnswerStream {
-                send,
-                window,
-                preface,
-            };
-            let answered = answer(stream, receive, questions, &asked, &pacer, &places).await;
-            let repeated = match answered {
-                Ok(answer) if loses_much(&connection) => answer.repeat(&connection).await,
-                Ok(_) => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = repeated {
-                tracing::debug!("a page request was not answered: {error}");
+        tokio::spawn(
+            async move {
+                let stream = AnswerStream {
+                    send,
+                    window,
+                    preface,
+                };
+                let answered = answer(stream, receive, questions, &asked, &pacer, &places).await;
+                let repeated = match answered {
+                    Ok(answer) if loses_much(&connection) => answer.repeat(&connection).await,
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = repeated {
+                    tracing::debug!("a page request was not answered: {error}");
+                }
             }
-        });
+            .in_current_span(),
+        );
     }
 }
 

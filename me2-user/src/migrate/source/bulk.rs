@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Context;
 use me2_wire::{
     PageIndex, Version,
     frame::{Preface, StreamKind},
@@ -18,7 +19,8 @@ use me2_wire::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    super::{BULK_STREAMS_MAX, CHUNK_PAGES, PRIORITY_BULK, REGION_PAGES, bulk_streams},
+    super::{BULK_STREAMS_MAX, PRIORITY_BULK, REGION_PAGES, bulk_streams},
+    Failure,
     encoding::{Encoder, Encoding, Purpose},
 };
 use crate::transport::frames::{FrameSender, LinkError};
@@ -26,6 +28,9 @@ use crate::transport::frames::{FrameSender, LinkError};
 /// Encoded frames that wait for the stream: together with what QUIC buffers, the backlog that a
 /// pass may have.
 const FRAMES_QUEUED: usize = 2;
+/// Pages of a frame while a guest may wait for any of them: those of a frame are there when all of it
+/// is, and other frames are under way beside it.
+const PUSH_PAGES: usize = 32;
 
 enum Job {
     /// Sends these pages, those that are unclaimed.
@@ -52,7 +57,7 @@ impl Bulk {
         connection: &quinn::Connection,
         preface: Preface,
         encoding: &Encoding,
-    ) -> Result<Self, LinkError> {
+    ) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let (failed, failure) = mpsc::channel(BULK_STREAMS_MAX);
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
@@ -61,16 +66,23 @@ impl Bulk {
                 kind: StreamKind::Bulk,
                 ..preface
             };
-            let stream = FrameSender::begin(connection.open_uni().await?, &preface).await?;
+            let stream = FrameSender::begin(
+                connection.open_uni().await.map_err(LinkError::from)?,
+                &preface,
+            )
+            .await?;
             stream.set_priority(PRIORITY_BULK);
             let (frames, queue) = mpsc::channel(FRAMES_QUEUED);
             tokio::spawn(write_frames(stream, queue, failed.clone()));
             let (job_sender, job_receiver) = thread_mpsc::channel();
             let (encoding, stop) = (encoding.clone(), stop.clone());
+            let span = tracing::Span::current();
             let thread = std::thread::Builder::new()
                 .name(format!("encode{number}"))
-                .spawn(move || encode_jobs(&encoding, &job_receiver, &frames, &stop))
-                .expect("a thread can be started");
+                .spawn(move || {
+                    span.in_scope(|| encode_jobs(&encoding, &job_receiver, &frames, &stop))
+                })
+                .context("cannot start a thread")?;
             jobs.push(job_sender);
             threads.push(thread);
         }
@@ -185,7 +197,7 @@ fn encode_jobs(
             }
             Job::Push => loop {
                 encoding.asked.wait_for_answers();
-                let claimed = encoding.claim(|pages| pages.claim_push(CHUNK_PAGES));
+                let claimed = encoding.claim(|pages| pages.claim_push(PUSH_PAGES));
                 if claimed.is_empty() {
                     break;
                 }

@@ -16,7 +16,7 @@ use me2_engine::{
 };
 use me2_wire::{
     PAGE_SIZE, PageIndex, Version, ZERO_PAGE_HASH, is_zero_page,
-    page::{Base, ChunkCounts, ChunkWriter, CodecSet, Compression, Source},
+    page::{Base, ChunkCounts, ChunkWriter, CodecSet, Compression, PerCodec, Source},
     page_hash, page_identity,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -26,11 +26,17 @@ use super::{
     asked::Asked,
     sent::SentPages,
 };
-use crate::control::types::{CodecChoice, MigrateRequest, Part};
+use crate::{
+    control::types::{CodecChoice, MigrateRequest, Part},
+    report::Codec,
+};
 
 /// From this level of zstd on, a larger chunk becomes smaller by more than 1% of its pages.
 const LEVEL_OF_LARGE_CHUNKS: i32 = 6;
 const LARGE_CHUNK_PAGES: usize = 8 * CHUNK_PAGES;
+/// If less than this level is best, pages wait for the processor, not for the link: then no time is
+/// spent on copies of pages that hardly change.
+const LEVEL_WITH_TIME_TO_SPARE: i32 = 3;
 /// Contents that an encoder remembers within a pass, to find duplicates.
 const IDENTITIES_MAX: usize = 1 << 18;
 
@@ -38,12 +44,9 @@ const IDENTITIES_MAX: usize = 1 << 18;
 #[derive(Debug, Default)]
 pub struct SendCounters {
     /// Pages by their encoding; those in compressed chunks that have no better one as `zstd`.
-    pub zero: AtomicU64,
-    pub rle: AtomicU64,
-    pub delta: AtomicU64,
-    pub reference: AtomicU64,
-    pub zstd: AtomicU64,
-    pub raw: AtomicU64,
+    pages: ByCodec,
+    /// Their part of the frames: by what their records have before compression, rounded down.
+    bytes: ByCodec,
     /// Frames, as they travel.
     pub encoded_bytes: AtomicU64,
     /// Before compression.
@@ -52,20 +55,58 @@ pub struct SendCounters {
     pub busy_ns: AtomicU64,
 }
 
+/// Counted for each way to encode a page.
+#[derive(Debug, Default)]
+struct ByCodec {
+    zero: AtomicU64,
+    rle: AtomicU64,
+    delta: AtomicU64,
+    reference: AtomicU64,
+    zstd: AtomicU64,
+    raw: AtomicU64,
+}
+
+impl ByCodec {
+    fn add(&self, counts: &PerCodec, is_compressed: bool) {
+        let add = |counter: &AtomicU64, value| _ = counter.fetch_add(value, Ordering::Relaxed);
+        add(&self.zero, counts.zero);
+        add(&self.delta, counts.delta);
+        add(&self.reference, counts.reference);
+        if is_compressed {
+            add(&self.zstd, counts.rle + counts.raw);
+        } else {
+            add(&self.rle, counts.rle);
+            add(&self.raw, counts.raw);
+        }
+    }
+
+    fn so_far(&self) -> Codec {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Codec {
+            zero: load(&self.zero),
+            rle: load(&self.rle),
+            delta: load(&self.delta),
+            reference: load(&self.reference),
+            zstd: load(&self.zstd),
+            raw: load(&self.raw),
+        }
+    }
+}
+
 impl SendCounters {
     /// Page records so far.
     pub fn pages(&self) -> u64 {
-        [
-            &self.zero,
-            &self.rle,
-            &self.delta,
-            &self.reference,
-            &self.zstd,
-            &self.raw,
-        ]
-        .iter()
-        .map(|count| count.load(Ordering::Relaxed))
-        .sum()
+        self.pages_by_codec().sum()
+    }
+
+    /// The same, by codec.
+    pub fn pages_by_codec(&self) -> Codec {
+        self.pages.so_far()
+    }
+
+    /// What the frames so far have of each codec, in bytes.
+    pub fn bytes_by_codec(&self) -> Codec {
+        self.bytes.so_far()
     }
 
     /// Bytes of frames so far.
@@ -75,15 +116,11 @@ impl SendCounters {
 
     fn count(&self, counts: &ChunkCounts, frame: &EncodedFrame) {
         let add = |counter: &AtomicU64, value| _ = counter.fetch_add(value, Ordering::Relaxed);
-        add(&self.zero, counts.zero);
-        add(&self.delta, counts.delta);
-        add(&self.reference, counts.reference);
-        if frame.is_compressed {
-            add(&self.zstd, counts.rle + counts.raw);
-        } else {
-            add(&self.rle, counts.rle);
-            add(&self.raw, counts.raw);
-        }
+        let (sent, all) = (frame.bytes.len() as u64, counts.bytes.sum().max(1));
+        // A chunk has some hundred KiB.
+        let parts = counts.bytes.map(|bytes| bytes * sent / all);
+        self.pages.add(&counts.pages, frame.is_compressed);
+        self.bytes.add(&parts, frame.is_compressed);
         add(&self.encoded_bytes, frame.bytes.len() as u64);
         add(&self.plain_bytes, frame.plain_bytes);
         add(&self.busy_ns, frame.effort.busy.as_nanos() as u64);
@@ -189,6 +226,12 @@ impl Encoding {
         }
     }
 
+    /// Whether work pays that saves bytes only perhaps.
+    fn has_time_to_spare(&self) -> bool {
+        let best = self.lock_chooser().best();
+        matches!(best, Compression::Zstd { level } if level >= LEVEL_WITH_TIME_TO_SPARE)
+    }
+
     fn lock_chooser(&self) -> std::sync::MutexGuard<'_, Chooser> {
         self.chooser.lock().expect("no panics under this lock")
     }
@@ -251,6 +294,8 @@ pub struct Encoder {
     known: HashMap<u128, Source>,
     snapshot: Box<[u8; PAGE_SIZE]>,
     base: Box<[u8; PAGE_SIZE]>,
+    /// Whether pages are kept that are not known to change.
+    keeps_all: bool,
 }
 
 impl Encoder {
@@ -262,6 +307,7 @@ impl Encoder {
             known: HashMap::new(),
             snapshot: Box::new([0; PAGE_SIZE]),
             base: Box::new([0; PAGE_SIZE]),
+            keeps_all: false,
         }
     }
 
@@ -285,6 +331,7 @@ impl Encoder {
             // Only what is in the same chunk is sure to be there when it is read.
             self.known.clear();
         }
+        self.keeps_all = self.encoding.has_time_to_spare();
         let mut hashes = Vec::with_capacity(claimed.len());
         for (page, version) in claimed {
             hashes.push(self.push(*page, *version, purpose));
@@ -396,15 +443,14 @@ impl Encoder {
     fn keep(&mut self, page: PageIndex, version: Version, is_zero: bool) {
         let sent = &self.encoding.sent;
         let machine = &self.encoding.machine;
-        if is_zero {
-            sent.forget(page);
-            return;
-        }
         let changes = || {
             let layout = machine.vm.memory().layout();
             version > FIRST_VERSION || machine.probing.is_recently_written(layout, page)
         };
-        sent.keep(page, version, &self.snapshot, changes);
+        match is_zero {
+            true => sent.forget(page),
+            false => sent.keep(page, version, &self.snapshot, self.keeps_all, changes),
+        }
     }
 }
 

@@ -11,12 +11,16 @@ use me2_engine::{
 use me2_vmm::clock;
 use me2_wire::{
     PAGE_SIZE,
-    message::{self, DestinationStatistics, ResumeTiming, ToDestination, ToSource},
+    message::{
+        self, DestinationStatistics, FAULT_WAITS_MAX, ResumeTiming, ToDestination, ToSource,
+    },
 };
-use tokio::task::block_in_place;
+use tokio::{task::block_in_place, time::timeout};
+use tracing::Instrument;
 
 use super::{
-    Attempt, Ended, Failure, answers,
+    Attempt, Ended, Failure,
+    answers::{self, Answerer},
     bulk::Bulk,
     link::{Link, within},
     recovery::Reconnected,
@@ -25,12 +29,15 @@ use crate::{
     control::types::Outcome,
     migrate::{observer::AbortOnDrop, risk::RiskWatch},
     report::{self, Downtime, DowntimeSource, FaultLatency, Postcopy, Status, TouchedFirstSecond},
-    transport::{congestion, frames::LinkError, limits},
+    transport::{congestion, frames::LinkError, limits, window::Waiting},
 };
 
-/// How long the destination may take to close the connection after the acknowledgement.
+/// How long the destination may take to say that it knows of the acknowledgement: longer than a
+/// connection lives that is silent.
+const UNDERSTOOD_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the last packets may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// With this code the destination closes a connection whose migration is complete.
+/// With this code a connection is closed whose migration is complete.
 const COMPLETE: quinn::VarInt = quinn::VarInt::from_u32(0);
 /// Page tables of the guest that are pushed first: those of 4 GiB in pages of 4 KiB.
 const TABLE_PAGES_MAX: usize = 2100;
@@ -56,6 +63,8 @@ pub(super) enum Interrupted {
         "{0} pages differ between source and destination, after they were sent once more; the first at frames {1:x?}"
     )]
     Mismatch(u64, Vec<u64>),
+    #[error("cannot start a thread")]
+    NoThread(#[source] std::io::Error),
     #[error("the peer broke the rules of the handover: {0}")]
     Rules(#[from] me2_engine::ownership::Violation),
 }
@@ -92,8 +101,11 @@ impl Attempt {
                 self.fill_report();
                 self.past_wire_bytes = self.report.wire_bytes;
                 link.connection.close(1u8.into(), b"interrupted");
-                let may_pass =
-                    matches!(&interrupted, Interrupted::Link(error) if error.is_of_link());
+                let may_pass = match &interrupted {
+                    Interrupted::Link(error) => error.is_of_link(),
+                    Interrupted::NoThread(_) => true,
+                    Interrupted::Mismatch(..) | Interrupted::Rules(_) => false,
+                };
                 self.pause(format!("{:#}", anyhow!(interrupted)), may_pass)
             }
         }
@@ -106,14 +118,17 @@ impl Attempt {
         self.stay(Failure::Refused(reason))
     }
 
-    /// The destination has everything, and closes the connection when it knows that this side knows.
-    /// If the link breaks just then, it is told again: this side has nothing to lose any more.
+    /// The destination has everything, and ends its side of the control stream when it knows that this
+    /// side knows. If the link breaks just then, it is told again: this side has nothing to lose any
+    /// more.
     async fn deliver_acknowledgement(&mut self, mut link: Link) {
         for _ in 0..ACKNOWLEDGE_ATTEMPTS_MAX {
-            let closed = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.closed()).await;
-            let knows = |error: &quinn::ConnectionError| matches!(error, quinn::ConnectionError::ApplicationClosed(close) if close.error_code == COMPLETE);
-            if closed.as_ref().is_ok_and(knows) {
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.endpoint.wait_idle()).await;
+            let _progress = self.tell_progress(&link);
+            let _silence = link.listen_for_silence(&self.pacer);
+            let understood = timeout(UNDERSTOOD_TIMEOUT, link.is_understood()).await;
+            if understood.unwrap_or(false) {
+                link.connection.close(COMPLETE, b"complete");
+                let _ = timeout(CLOSE_TIMEOUT, link.endpoint.wait_idle()).await;
                 return;
             }
             link.connection.close(1u8.into(), b"interrupted");
@@ -132,19 +147,26 @@ impl Attempt {
         let _progress = self.tell_progress(link);
         let mut silence = link.listen_for_silence(&self.pacer);
         self.observer.link_is_up();
+        let answerer = match link.answerer.take() {
+            Some(answerer) => answerer,
+            None => Answerer::start(self.encoding()).map_err(Interrupted::NoThread)?,
+        };
         let answering = answers::serve(
             link.connection.clone(),
             link.window.clone(),
             link.preface,
-            self.encoding(),
+            answerer,
             self.pacer.clone(),
         );
-        let _answering = AbortOnDrop(tokio::spawn(async move {
-            let reason = answering.await;
-            tracing::debug!("no more page requests: {reason}");
-        }));
+        let _answering = AbortOnDrop(tokio::spawn(
+            async move {
+                let reason = answering.await;
+                tracing::debug!("no more page requests: {reason}");
+            }
+            .in_current_span(),
+        ));
         let mut bulk = link.bulk.take().expect("opened with the link");
-        let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow()));
+        let _window = AbortOnDrop(tokio::spawn(link.window.clone().follow(Waiting::Guest)));
         self.start_push(&bulk);
         let mut tick = tokio::time::interval(RISK_INTERVAL);
         let verify_full = self.request.verify_full;
@@ -199,6 +221,7 @@ impl Attempt {
                         return Ok(Served::Refused(message::clean_text(&reason)));
                     }
                 }
+                ToSource::FaultWaits { buckets } => self.note_waits(buckets)?,
                 ToSource::Complete {
                     epoch,
                     leaves,
@@ -258,8 +281,20 @@ impl Attempt {
             self.report.downtime.transfer_ms = (self.report.downtime_ms - known).max(0.0);
         }
         if matches!(self.log.current(), Phase::Handover) {
+            self.observer
+                .switched_over(self.report.downtime_ms, timing.missing_pages);
             self.observer.enter(&mut self.log, Phase::Postcopy);
         }
+    }
+
+    /// Keeps them for the report; the last word of the destination counts.
+    fn note_waits(&mut self, buckets: Vec<[u64; 2]>) -> Result<(), LinkError> {
+        let ascends = buckets.is_sorted_by(|[one, _], [next, _]| one < next);
+        if !ascends || buckets.len() > FAULT_WAITS_MAX {
+            return Err(LinkError::Unexpected("a distribution that is none"));
+        }
+        self.report.postcopy.fault_latency_us.buckets = buckets;
+        Ok(())
     }
 
     pub(super) fn note_statistics(&mut self, statistics: &DestinationStatistics) {
@@ -269,6 +304,7 @@ impl Attempt {
             pushed_pages: statistics.pushed_pages,
             duplicate_pages: statistics.duplicate_pages,
             fault_latency_us: FaultLatency {
+                buckets: std::mem::take(&mut self.report.postcopy.fault_latency_us.buckets),
                 p50: statistics.fault_latency_p50_us,
                 p99: statistics.fault_latency_p99_us,
                 max: statistics.fault_latency_max_us,
@@ -313,15 +349,11 @@ impl Attempt {
             self.report.total_time_ms = ms(now);
         }
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        self.report.codec.zero = load(&self.counters.zero);
-        self.report.codec.rle = load(&self.counters.rle);
-        self.report.codec.delta = load(&self.counters.delta);
-        self.report.codec.reference = load(&self.counters.reference);
-        self.report.codec.zstd = load(&self.counters.zstd);
-        self.report.codec.raw = load(&self.counters.raw);
+        self.report.codec = self.counters.pages_by_codec();
         self.report.encoding = report::Encoding {
             plain_bytes: load(&self.counters.plain_bytes),
             encoded_bytes: self.counters.encoded_bytes(),
+            by_codec: self.counters.bytes_by_codec(),
             busy_ms: load(&self.counters.busy_ns) as f64 / 1e6,
         };
         self.report.ram.zero_pages = self.report.codec.zero;
@@ -339,6 +371,23 @@ impl Attempt {
             self.report.link.rate_bytes_per_second = congestion::estimate(connection).rate as u64;
             let socket = self.socket.as_ref().expect("known with the connection");
             self.report.link.limits = limits::of_connection(connection, socket);
+        }
+    }
+}
+
+impl Link {
+    /// Waits for the destination's last word: it knows that this side knows. False: the link broke.
+    async fn is_understood(&mut self) -> bool {
+        loop {
+            match self.replies.next().await {
+                Ok(None) => return true,
+                // Of its progress, from before.
+                Ok(Some(_)) => {}
+                Err(_) => {
+                    let reason = self.connection.close_reason();
+                    return matches!(reason, Some(quinn::ConnectionError::ApplicationClosed(close)) if close.error_code == COMPLETE);
+                }
+            }
         }
     }
 }

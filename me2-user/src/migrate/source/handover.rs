@@ -34,8 +34,9 @@ use crate::{
 
 /// How long vCPUs may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the guest is observed right before it is stopped.
+/// How long the guest is observed right before it is stopped, so many times.
 const LAST_WRITES: Duration = Duration::from_millis(10);
+const LAST_LOOKS: u32 = 2;
 /// Page tables that go with the handover if pre-copy was cut short: looking for them takes time in
 /// which the VM stands still.
 const TABLE_PAGES_AHEAD_MAX: usize = 256;
@@ -96,9 +97,10 @@ impl Link {
 }
 
 impl Attempt {
-    /// Where more has changed than can go with the handover: looks at the dirty log once more, a
-    /// moment before the stop, so that what the guest is at is told from what it wrote a while ago.
-    /// A guest that writes much looks the same in every look that has long passed since the one before.
+    /// Where more has changed than can go with the handover: looks at the dirty log twice more, moments
+    /// before the stop, so that what the guest is at, and where it goes, is told from what it wrote a
+    /// while ago. A guest that writes much looks the same in every look that has long passed since the
+    /// one before.
     pub(super) async fn watch_last_writes(&mut self, link: &Link) -> Result<(), Failure> {
         let budget = self.link_rate(link) * self.final_set_limit(link).as_secs_f64();
         // 0: not known.
@@ -108,24 +110,25 @@ impl Attempt {
         if fits || !self.uses(Part::Heat) {
             return Ok(());
         }
-        self.look_at_writes()?;
-        // Not waiting for anything: this is how long the guest is observed.
-        tokio::time::sleep(LAST_WRITES).await;
+        for _ in 0..LAST_LOOKS {
+            self.look_at_writes()?;
+            // Not waiting for anything: this is how long the guest is observed.
+            tokio::time::sleep(LAST_WRITES).await;
+        }
         Ok(())
     }
 
-    /// Stop: the vCPUs stand still, state is saved, *then* the dirty log is read for the last
+    /// Stop: the vCPUs stand still, then the devices, between two requests; state is saved, *then* the dirty log is read for the last
     /// time, since saving may write guest memory.
     pub(super) fn stop(&mut self) -> Result<(), Failure> {
         self.observer.enter(&mut self.log, Phase::Stop);
         let vm = &self.machine.vm;
         let (at, requested_ns) = (Instant::now(), clock::monotonic_ns());
         let (stopped, dirty) = block_in_place(|| {
-            vm.vcpus().request_stop();
+            vm.request_stop();
             let stopped_ns = vm
-                .vcpus()
                 .wait_stopped(Some(at + STOP_TIMEOUT))
-                .context("the vCPUs did not stop in time")?;
+                .context("the vCPUs or the devices did not stop in time")?;
             anyhow::ensure!(!vm.vcpus().has_ended(), "the guest has ended by itself");
             let state = vm.save().context("cannot save the VM's state")?;
             let saved_ns = clock::monotonic_ns();
@@ -148,6 +151,18 @@ impl Attempt {
         self.note_writes(dirty);
         self.stop = Some(stopped);
         Ok(())
+    }
+
+    /// What the guest has written reaches its disks while it runs: little is left for the stop.
+    pub(super) fn flush_disks(&self) -> Result<(), Failure> {
+        let flushed = block_in_place(|| self.machine.vm.flush_disks());
+        Ok(flushed.context("what the guest wrote does not reach its disk")?)
+    }
+
+    /// The last thing that may fail freely: from here on the destination may use the disks.
+    pub(super) fn let_go_of_disks(&self) -> Result<(), Failure> {
+        let let_go = block_in_place(|| self.machine.vm.let_go_of_disks());
+        Ok(let_go.context("what the guest wrote does not reach its disk")?)
     }
 
     /// Handover: what was written last, and one flight with the state, the pages that it refers to,
@@ -288,29 +303,53 @@ fn encode_side_by_side(
     is_full: &Arc<AtomicBool>,
 ) -> mpsc::UnboundedReceiver<(usize, Vec<u8>)> {
     let (encoded, frames) = mpsc::unbounded_channel();
-    let next = Arc::new((AtomicUsize::new(0), order));
-    for _ in 0..bulk_streams() {
-        let (encoding, encoded) = (encoding.clone(), encoded.clone());
-        let (next, is_full) = (next.clone(), is_full.clone());
-        tokio::task::spawn_blocking(move || {
-            let mut encoder = Encoder::new(encoding.clone());
-            while !is_full.load(Ordering::Relaxed) {
-                let number = next.0.fetch_add(1, Ordering::Relaxed);
-                let Some(chunk) = next.1.chunks(FINAL_SET_CHUNK_PAGES).nth(number) else {
-                    return;
-                };
-                let claimed = encoding.claim(|pages| {
-                    let unclaimed = chunk.iter().copied();
-                    unclaimed.filter(|page| pages.claim(*page)).collect()
-                });
-                if claimed.is_empty() {
-                    continue;
-                }
-                let frame = encoder.encode(&claimed, Purpose::Urgent).bytes;
-                // Nobody receives it once the link has failed.
-                let _ = encoded.send((claimed.len(), frame));
-            }
-        });
+    let share = Share {
+        encoding: encoding.clone(),
+        next: Arc::new((AtomicUsize::new(0), order)),
+        is_full: is_full.clone(),
+        encoded,
+    };
+    // Of their own: the runtime's may all be taken, and the VM stands still.
+    let started = (0..bulk_streams()).filter(|_| {
+        let share = share.clone();
+        let thread = std::thread::Builder::new().name("encode-final".into());
+        thread.spawn(move || share.encode()).is_ok()
+    });
+    match started.count() {
+        0 => block_in_place(|| share.encode()),
+        _ => drop(share),
     }
     frames
+}
+
+/// What is encoded side by side, for each who takes part.
+#[derive(Clone)]
+struct Share {
+    encoding: Encoding,
+    /// The next chunk of these pages.
+    next: Arc<(AtomicUsize, Vec<PageIndex>)>,
+    is_full: Arc<AtomicBool>,
+    encoded: mpsc::UnboundedSender<(usize, Vec<u8>)>,
+}
+
+impl Share {
+    fn encode(self) {
+        let mut encoder = Encoder::new(self.encoding.clone());
+        while !self.is_full.load(Ordering::Relaxed) {
+            let number = self.next.0.fetch_add(1, Ordering::Relaxed);
+            let Some(chunk) = self.next.1.chunks(FINAL_SET_CHUNK_PAGES).nth(number) else {
+                return;
+            };
+            let claimed = self.encoding.claim(|pages| {
+                let unclaimed = chunk.iter().copied();
+                unclaimed.filter(|page| pages.claim(*page)).collect()
+            });
+            if claimed.is_empty() {
+                continue;
+            }
+            let frame = encoder.encode(&claimed, Purpose::Urgent).bytes;
+            // Nobody receives it once the link has failed.
+            let _ = self.encoded.send((claimed.len(), frame));
+        }
+    }
 }

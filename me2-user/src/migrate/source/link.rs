@@ -9,9 +9,11 @@ use me2_wire::{
 
 use tokio::time::timeout;
 
-use super::{super::PRIORITY_CONTROL, Attempt, Failure, bulk::Bulk, handover::Ahead};
+use super::{
+    super::PRIORITY_CONTROL, Attempt, Failure, answers::Answerer, bulk::Bulk, handover::Ahead,
+};
 use crate::{
-    identity::{Fingerprint, TrustStore},
+    identity::{Fingerprint, Moment, TrustStore},
     transport::{
         endpoint::{self, ConnectFailure},
         frames::{FrameReceiver, FrameSender, LinkError, SILENCE_MAX},
@@ -36,6 +38,8 @@ pub struct Link {
     /// Whether both sides share a monotonic clock.
     pub same_host: bool,
     pub bulk: Option<Bulk>,
+    /// Who answers page requests, before any come.
+    pub(super) answerer: Option<Answerer>,
     /// The streams of the handover, shortly before it.
     pub(super) ahead: Option<Ahead>,
 }
@@ -57,12 +61,17 @@ pub(super) async fn within<T>(
 }
 
 impl Attempt {
-    /// Connects, and says hello.
-    pub(super) async fn connect(&self, purpose: Purpose) -> Result<Link, Failure> {
-        let identity = &self.credentials.identity;
+    /// Connects, says hello, and what comes next without waiting for the answer: on a long link that
+    /// is a round trip.
+    pub(super) async fn connect(
+        &self,
+        purpose: Purpose,
+        next: Option<ToDestination>,
+    ) -> Result<Link, Failure> {
+        let identity = &self.identity;
         // Who has the VM, or may have it, alone can say what became of it.
         let only = self.peer.or(self.request.peer).map(TrustStore::only);
-        let trust = only.as_ref().unwrap_or(&self.credentials.trust);
+        let trust = only.as_ref().unwrap_or(&self.trust);
         let failed = |failure: ConnectFailure| Failure::Local(failure.into());
         let target = match (endpoint::resolve(&self.request.to).await, self.target) {
             (Ok(target), _) => target,
@@ -70,23 +79,21 @@ impl Attempt {
             (Err(_), Some(before)) => before,
             (Err(failure), None) => return Err(failed(failure)),
         };
-        let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, &self.pacer)
+        let (pacer, qlog) = (&self.pacer, &self.qlog);
+        let (endpoint, peer) = endpoint::connect_paced(target, identity, trust, pacer, qlog)
             .await
             .map_err(failed)?;
-        let name = &self.machine.vm.document().name;
-        let allowed = self.credentials.trust.allow(&peer.fingerprint, name);
-        allowed.map_err(anyhow::Error::from)?;
+        // Who has the VM already was asked then: a date that passed since is no reason.
+        if self.peer.is_none() {
+            let name = &self.machine.vm.document().name;
+            let allowed = self.trust.allow(&peer.certificates, name, Moment::now());
+            allowed.map_err(anyhow::Error::from)?;
+        }
         let (connection, socket, fingerprint) = (peer.connection, peer.socket, peer.fingerprint);
         // The peer judges this side's identity only now: a refusal shows in the first answer.
-        let explain = |error: LinkError| match error {
-            LinkError::Connection(error)
-            | LinkError::Read(quinn::ReadExactError::ReadError(
-                quinn::ReadError::ConnectionLost(error),
-            ))
-            | LinkError::Write(quinn::WriteError::ConnectionLost(error)) => failed(
-                ConnectFailure::explain(error, target, identity.fingerprint()),
-            ),
-            other => Failure::Link(other),
+        let explain = |error: LinkError| match error.into_connection_error() {
+            Ok(error) => failed(ConnectFailure::explain(error, target, identity)),
+            Err(other) => Failure::Link(other),
         };
         let preface = Preface {
             kind: StreamKind::Control,
@@ -112,8 +119,14 @@ impl Attempt {
             .message(&ToDestination::Hello(hello))
             .await
             .map_err(explain)?;
+        let said = match &next {
+            Some(next) => control.message(next).await,
+            None => Ok(()),
+        };
         let mut replies = FrameReceiver::answering(receive);
-        let same_host = match within(replies.message()).await.map_err(explain)? {
+        // Whoever refuses need not read on: the reason counts, not that.
+        let answer = within(replies.message()).await.map_err(explain)?;
+        let same_host = match answer {
             ToSource::Hello { version, boot_id }
                 if (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION_MAX).contains(&version) =>
             {
@@ -124,6 +137,7 @@ impl Attempt {
             }
             _ => return Err(LinkError::Unexpected("another message than hello").into()),
         };
+        said.map_err(explain)?;
         Ok(Link {
             endpoint,
             connection,
@@ -135,6 +149,7 @@ impl Attempt {
             preface,
             same_host,
             bulk: None,
+            answerer: None,
             ahead: None,
         })
     }

@@ -206,7 +206,7 @@ impl Attempt {
     }
 
     async fn ask(&mut self, heard: &mut Heard) -> Result<Reconnected, NoWay> {
-        let connecting = timeout(HELLO_TIMEOUT, self.connect(Purpose::Recover)).await;
+        let connecting = timeout(HELLO_TIMEOUT, self.connect(Purpose::Recover, None)).await;
         let mut link = connecting.map_err(|_elapsed| Failure::from(LinkError::Silent))??;
         *heard = Heard::Hello;
         self.connection = Some(link.connection.clone());
@@ -261,8 +261,8 @@ impl Attempt {
             _ => {
                 self.note_missing(missing.count());
                 self.lock_pages().reset_unsent(&missing);
-                let bulk = Bulk::open(&link.connection, link.preface, &self.encoding()).await;
-                link.bulk = Some(bulk.map_err(Failure::from)?);
+                let bulk = Bulk::open(&link.connection, link.preface, &self.encoding()).await?;
+                link.bulk = Some(bulk);
                 Ok(Reconnected::Serves(link))
             }
         }

@@ -1,8 +1,8 @@
 //! What the destination was sent: bases for differences.
 //!
-//! A bounded store. While there is room, everything is kept, since any page may change before the
-//! migration is over; after that, what was kept first makes room for pages that are known to
-//! change. A page's entry is always its last sent version, or there is none.
+//! A bounded store. While there is room and time, everything is kept, since any page may change
+//! before the migration is over; after that, what was kept first makes room for pages that are known
+//! to change. A page's entry is always its last sent version, or there is none.
 
 use std::{
     collections::HashMap,
@@ -65,13 +65,14 @@ impl SentPages {
         Some(slot.version)
     }
 
-    /// Keeps what is being sent of a page, in place of an earlier version; if there is no room, only
-    /// if it is known to change.
+    /// Keeps what is being sent of a page, in place of an earlier version. One of which there is
+    /// none, only if there is room and `has_time`, or if it is known to change.
     pub fn keep(
         &self,
         page: PageIndex,
         version: Version,
         content: &[u8; PAGE_SIZE],
+        has_time: bool,
         changes: impl FnOnce() -> bool,
     ) {
         let mut shard = self.shard(page);
@@ -80,7 +81,8 @@ impl SentPages {
         }
         let number = match shard.slots.get(&page) {
             Some(slot) => slot.number,
-            None if shard.owners[shard.next].is_none() || changes() => shard.take_slot(page),
+            None if has_time && shard.owners[shard.next].is_none() => shard.take_slot(page),
+            None if changes() => shard.take_slot(page),
             None => return,
         };
         if let Some(store) = &mut shard.store {
@@ -142,7 +144,7 @@ mod tests {
         // Two shards with two slots each; all of these pages are in the first.
         let sent = SentPages::new(8, 100, 2);
         let keep = |page, version, byte, changes| {
-            sent.keep(page, version, &[byte; PAGE_SIZE], || changes);
+            sent.keep(page, version, &[byte; PAGE_SIZE], true, || changes);
         };
         let mut content = [0; PAGE_SIZE];
         assert_eq!(sent.read(1, &mut content), None);
@@ -167,7 +169,25 @@ mod tests {
     #[test]
     fn without_memory_to_spare_nothing_is_kept() {
         let sent = SentPages::new(1024, 4, 2);
-        sent.keep(1, 1, &[1; PAGE_SIZE], || true);
+        sent.keep(1, 1, &[1; PAGE_SIZE], true, || true);
         assert!(!sent.has(1));
+    }
+
+    #[test]
+    fn without_time_to_spare_only_what_changes_is_kept_and_what_is_kept_stays_true() {
+        let sent = SentPages::new(1024, 1024, 1);
+        let keep = |version, has_time, changes| {
+            sent.keep(1, version, &[version as u8; PAGE_SIZE], has_time, || {
+                changes
+            });
+        };
+        keep(1, false, false);
+        assert!(!sent.has(1));
+        keep(2, false, true);
+        let mut content = [0; PAGE_SIZE];
+        assert_eq!(sent.read(1, &mut content), Some(2));
+        keep(3, false, false);
+        assert_eq!(sent.read(1, &mut content), Some(3), "never an older one");
+        assert_eq!(content, [3; PAGE_SIZE]);
     }
 }

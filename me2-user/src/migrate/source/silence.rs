@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::link::Link;
 use crate::{
@@ -42,7 +43,7 @@ impl Link {
         );
         Silence {
             is_long,
-            _task: AbortOnDrop(tokio::spawn(listening)),
+            _task: AbortOnDrop(tokio::spawn(listening.in_current_span())),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use me2_engine::switch::Strategy;
+use me2_engine::{ahead, switch::Strategy};
 use me2_wire::PageIndex;
 use tokio::task::block_in_place;
 
@@ -95,8 +95,8 @@ impl Attempt {
     }
 
     /// Pages in the order in which the guest is expected to want them: the tables that it needs for
-    /// all others, what it was seen to use, what it writes most often, what it ever touched, the
-    /// rest. A page may come twice.
+    /// all others, what it wrote all the time until it stopped and what lies ahead of it, what it was
+    /// seen to use, what it writes most often, what it ever touched, the rest. A page may come twice.
     pub(super) fn wanted_first(
         &self,
         tables: &[PageIndex],
@@ -110,8 +110,23 @@ impl Attempt {
         if self.uses(Part::Heat) {
             rest = self.writes.heat.hottest_first(rest.into_iter());
         }
-        let first = tables.iter().chain(&self.working_set).copied();
-        first.chain(rest).collect()
+        let first = tables.iter().copied().chain(self.at_hand());
+        first
+            .chain(self.working_set.iter().copied())
+            .chain(rest)
+            .collect()
+    }
+
+    /// What the guest was at when it stopped, and then what lies ahead of it, where it was looked at
+    /// for that.
+    fn at_hand(&self) -> Vec<PageIndex> {
+        let Some((earlier, latest)) = self.writes.latest() else {
+            return Vec::new();
+        };
+        let mut pages = ahead::at_hand(earlier, latest);
+        pages.extend(ahead::lone(&self.pending));
+        pages.extend(ahead::of_walks(earlier, latest, &self.pending));
+        pages
     }
 
     /// The page tables of the stopped guest, at most so many; none where they cannot be found.

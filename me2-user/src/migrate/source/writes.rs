@@ -21,6 +21,8 @@ const PART_OF_SLOWDOWN: f64 = 3.0 / 8.0;
 /// The shortest time between looks, and the longest.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
+/// What a guest writes in so short a time says where it is.
+const SHORT: Duration = Duration::from_millis(40);
 
 /// What is known of the guest's writes.
 pub(super) struct Writes {
@@ -30,6 +32,8 @@ pub(super) struct Writes {
     looked: Instant,
     /// Found by the last look.
     found: u64,
+    /// What the last two looks found, and in which time each of them.
+    latest: [(Bitmap, Duration); 2],
     /// In this pass written before they were sent.
     before_sent: Bitmap,
     pub(super) saved: SendsSaved,
@@ -44,6 +48,7 @@ impl Writes {
             slowdown_max,
             looked: Instant::now(),
             found: 0,
+            latest: [(); 2].map(|()| (Bitmap::new(page_count), Duration::MAX)),
             before_sent: Bitmap::new(page_count),
             saved: SendsSaved::default(),
         }
@@ -69,6 +74,14 @@ impl Writes {
             let interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
             self.looked + interval.max(paid_in(self.slowdown_max))
         })
+    }
+
+    /// What the last two looks found, the earlier one first, if both were so short that they tell what
+    /// the guest is at.
+    pub(super) fn latest(&self) -> Option<(&Bitmap, &Bitmap)> {
+        let [earlier, latest] = &self.latest;
+        let are_short = earlier.1.max(latest.1) <= SHORT;
+        are_short.then_some((&earlier.0, &latest.0))
     }
 
     /// A pass has been sent: of what was written before it was sent, only what was written again is
@@ -106,8 +119,11 @@ impl Attempt {
         let mut dirty = Bitmap::from_words(dirty, self.pending.len());
         let now = Instant::now();
         let writes = &mut self.writes;
-        writes.heat.look(&dirty, now - writes.looked);
+        let since_last = now - writes.looked;
+        writes.heat.look(&dirty, since_last);
         (writes.looked, writes.found) = (now, dirty.count());
+        writes.latest.swap(0, 1);
+        writes.latest[1] = (dirty.clone(), since_last);
         // Only after the pages were protected: whoever claims one later reads what was written.
         let mut unsent = dirty.clone();
         dirty.subtract(

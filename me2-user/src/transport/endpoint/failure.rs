@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 
 use quinn::{ConnectionError, TransportErrorCode};
 
-use crate::identity::Fingerprint;
+use crate::identity::{Complaint, Distrust, Doubt, Identity, Moment};
 
 /// TLS alerts (RFC 8446, section 6) as they appear in QUIC.
 mod alert {
+    pub(super) const BAD_CERTIFICATE: u8 = 42;
+    pub(super) const CERTIFICATE_EXPIRED: u8 = 45;
     pub(super) const CERTIFICATE_UNKNOWN: u8 = 46;
+    pub(super) const UNKNOWN_CA: u8 = 48;
     pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
 }
 
@@ -18,26 +21,20 @@ mod alert {
 #[non_exhaustive]
 pub enum ConnectFailure {
     /// This end does not trust the other.
-    #[error(
-        "{address} shows the identity {}, which this host does not trust; if it is the right one, run here: me2 cert trust {} NAME",
-        shown(peer),
-        shown(peer)
-    )]
+    #[error("{}", why.told_of(address))]
     PeerNotTrusted {
         /// The other end.
         address: SocketAddr,
-        /// The identity that it showed.
-        peer: Option<Fingerprint>,
+        /// Why not.
+        why: Distrust,
     },
     /// The other end does not trust this one.
-    #[error(
-        "{address} does not trust this host's identity {own}; run there: me2 cert trust {own} NAME"
-    )]
+    #[error("{}", why.told_of(address))]
     NotTrustedByPeer {
         /// The other end.
         address: SocketAddr,
-        /// The identity that this end showed.
-        own: Fingerprint,
+        /// Why not, as far as it tells.
+        why: Doubt,
     },
     /// The other end speaks QUIC, but not a version of this protocol that is known here.
     #[error("{address} does not speak the protocol me2/1: another program or version of me2")]
@@ -99,36 +96,27 @@ pub enum ConnectFailure {
 }
 
 impl ConnectFailure {
-    /// What `error` on a connection with `address` means, to a host whose identity is `own`.
+    /// What `error` on a connection with `address` means, to a host that showed itself as `own`.
     ///
     /// Nothing that the peer wrote is repeated.
-    pub fn explain(error: ConnectionError, address: SocketAddr, own: Fingerprint) -> Self {
-        let crypto = TransportErrorCode::crypto;
+    pub fn explain(error: ConnectionError, address: SocketAddr, own: &Identity) -> Self {
+        let no_protocol = TransportErrorCode::crypto(alert::NO_APPLICATION_PROTOCOL);
         match &error {
-            ConnectionError::TransportError(local)
-                if local.code == crypto(alert::CERTIFICATE_UNKNOWN) =>
-            {
-                Self::PeerNotTrusted {
-                    address,
-                    peer: fingerprint_in(&local.reason),
-                }
-            }
             ConnectionError::ConnectionClosed(close) => match close.error_code {
-                code if code == crypto(alert::CERTIFICATE_UNKNOWN) => {
-                    Self::NotTrustedByPeer { address, own }
-                }
-                code if code == crypto(alert::NO_APPLICATION_PROTOCOL) => {
-                    Self::OtherProtocol { address }
-                }
+                code if code == no_protocol => Self::OtherProtocol { address },
                 TransportErrorCode::CONNECTION_REFUSED => Self::Refused { address },
-                _ => Self::Connection {
-                    address,
-                    source: error,
+                code => match complaint(code) {
+                    Some(complaint) => Self::NotTrustedByPeer {
+                        address,
+                        why: Doubt::of(complaint, own, Moment::now()),
+                    },
+                    None => Self::Connection {
+                        address,
+                        source: error,
+                    },
                 },
             },
-            ConnectionError::TransportError(local)
-                if local.code == crypto(alert::NO_APPLICATION_PROTOCOL) =>
-            {
+            ConnectionError::TransportError(local) if local.code == no_protocol => {
                 Self::OtherProtocol { address }
             }
             ConnectionError::VersionMismatch => Self::OtherProtocol { address },
@@ -141,15 +129,17 @@ impl ConnectFailure {
     }
 }
 
-/// The verifier's own message is all that quinn hands on of its error.
-fn fingerprint_in(reason: &str) -> Option<Fingerprint> {
-    let start = reason.find("sha256:")?;
-    reason
-        .get(start..start + "sha256:".len() + 64)?
-        .parse()
-        .ok()
-}
-
-fn shown(peer: &Option<Fingerprint>) -> String {
-    peer.map_or_else(|| "FINGERPRINT".to_owned(), |peer| peer.to_string())
+/// What another end says of this one's certificate.
+fn complaint(code: TransportErrorCode) -> Option<Complaint> {
+    let complaints = [
+        (alert::CERTIFICATE_UNKNOWN, Complaint::Unknown),
+        (alert::UNKNOWN_CA, Complaint::UnknownAuthority),
+        (alert::CERTIFICATE_EXPIRED, Complaint::Dates),
+        (alert::BAD_CERTIFICATE, Complaint::Bad),
+    ];
+    let of_code = |(alert, _): &&(u8, Complaint)| code == TransportErrorCode::crypto(*alert);
+    complaints
+        .iter()
+        .find(of_code)
+        .map(|(_, complaint)| *complaint)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::transport::{congestion::PathControl, pace::Pacer};
+use crate::transport::{congestion::PathControl, pace::Pacer, qlog::Qlog};
 
 /// The largest UDP payload sent or accepted, in bytes: Ethernet's 1500 less the
 /// IPv6 and UDP headers.
@@ -57,9 +57,13 @@ const PACKETS_PER_ACKNOWLEDGEMENT: u32 = 10;
 /// Nor is one kept back for longer than this.
 const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(5);
 
-/// The parameters of every connection, at both ends alike but for the cap and for what the other end
-/// may have under way.
-pub fn transport_config(pacer: &Arc<Pacer>, receive_window: VarInt) -> Arc<TransportConfig> {
+/// The parameters of every connection, at both ends alike but for the cap, for what the other end
+/// may have under way, and for where it is recorded.
+pub fn transport_config(
+    pacer: &Arc<Pacer>,
+    receive_window: VarInt,
+    qlog: &Qlog,
+) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX)
         .black_hole_cooldown(MTU_RETRY);
@@ -81,6 +85,7 @@ pub fn transport_config(pacer: &Arc<Pacer>, receive_window: VarInt) -> Arc<Trans
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(PathControl::new(pacer.clone())))
         .ack_frequency_config(Some(acknowledgements))
-        .mtu_discovery_config(Some(mtu));
+        .mtu_discovery_config(Some(mtu))
+        .qlog_stream(qlog.stream());
     Arc::new(config)
 }

@@ -1,6 +1,7 @@
 //! Real QUIC over loopback between real identities.
 
 mod capped;
+mod issued;
 
 use std::{
     path::Path,
@@ -12,27 +13,30 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    identity::{Scope, trust},
-    transport::window::SendWindow,
+    identity::{Distrust, Scope, Trusted, trust},
+    transport::window::{SendWindow, Waiting},
 };
 
 /// A host: its folder and what it believes.
 struct Host {
     dir: TempDir,
-    identity: Identity,
+    identity: Arc<Identity>,
 }
 
 impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::create(dir.path(), false).unwrap();
-        Self { dir, identity }
+        Self {
+            dir,
+            identity: Arc::new(identity),
+        }
     }
 
     fn trusting(self, other: &Self) -> Self {
         trust(
             self.path(),
-            other.identity.fingerprint(),
+            Trusted::Host(other.identity.fingerprint()),
             "other",
             &Scope::AnyVm,
         )
@@ -50,7 +54,8 @@ impl Host {
 
     fn listen(&self) -> Listener {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
-        Listener::bind(any, &self.identity, &self.trust()).unwrap()
+        let credentials = Credentials::load(self.path()).unwrap();
+        Listener::bind(any, Arc::new(credentials)).unwrap()
     }
 
     async fn connect(&self, target: SocketAddr) -> Result<(quinn::Endpoint, Peer), ConnectFailure> {
@@ -123,10 +128,11 @@ async fn a_server_that_is_a_stranger_is_refused() {
     let mut accepted = echo(listener);
 
     let failure = source.connect(target).await.unwrap_err();
-    let ConnectFailure::PeerNotTrusted { peer, .. } = &failure else {
+    let ConnectFailure::PeerNotTrusted { why, .. } = &failure else {
         panic!("{failure:?}");
     };
-    assert_eq!(*peer, Some(destination.identity.fingerprint()));
+    let peer = destination.identity.fingerprint();
+    assert_eq!(*why, Distrust::Stranger { peer });
     let text = failure.to_string();
     let mend = format!(
         "run here: me2 cert trust {}",
@@ -158,7 +164,7 @@ async fn a_client_that_is_a_stranger_is_refused_and_others_are_not() {
         let failure = match stranger.connect(target).await {
             Ok((_endpoint, peer)) => {
                 let error = round_trip(&peer).await.unwrap_err();
-                ConnectFailure::explain(error, target, stranger.identity.fingerprint())
+                ConnectFailure::explain(error, target, &stranger.identity)
             }
             Err(failure) => failure,
         };
@@ -187,10 +193,7 @@ async fn a_stolen_certificate_without_its_key_is_of_no_use() {
 
     // The thief signs with its own key and shows the friend's certificate.
     let provider = rustls::crypto::ring::default_provider();
-    let key = provider
-        .key_provider
-        .load_private_key(thief.identity.private_key())
-        .unwrap();
+    let key = thief.identity.certified().key.clone();
     let certificate = vec![friend.identity.certificate().clone()];
     let stolen = Arc::new(rustls::sign::CertifiedKey::new(certificate, key));
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
@@ -241,7 +244,7 @@ async fn another_protocol_is_named() {
         .unwrap()
         .await
         .unwrap_err();
-    let failure = ConnectFailure::explain(error, target, host.identity.fingerprint());
+    let failure = ConnectFailure::explain(error, target, &host.identity);
     assert!(
         matches!(failure, ConnectFailure::OtherProtocol { .. }),
         "{failure:?}"
@@ -294,6 +297,7 @@ async fn a_silent_port_is_no_answer() {
         &host.identity,
         &trust,
         &Arc::new(Pacer::unlimited()),
+        &Qlog::default(),
     )
     .await
     .unwrap_err();
@@ -375,7 +379,7 @@ async fn what_is_urgent_has_room_when_bulk_has_filled_the_window() {
     // The echo comes from a side that has admitted this one.
     assert_eq!(round_trip(&peer).await.unwrap(), b"hello");
     let window = SendWindow::new(peer.connection.clone(), Arc::new(Pacer::unlimited()));
-    window.set(0);
+    window.set(0, 1 << 20);
     let mut bulk = peer.connection.open_uni().await.unwrap();
     let (mut send, mut receive) = peer.connection.open_bi().await.unwrap();
     // Nothing is sent meanwhile: there is one thread, and it is here.

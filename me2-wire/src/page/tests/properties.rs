@@ -76,7 +76,7 @@ fn written(
         contents.push((old, new));
     }
     let bytes: usize = encoded.iter().map(|encoded| encoded.bytes).sum();
-    assert_eq!(writer.counts().bytes, bytes as u64);
+    assert_eq!(writer.counts().bytes.sum(), bytes as u64);
     let frame = writer.take_frame(compression);
     assert_eq!(frame.plain_bytes, bytes + HEADER_BYTES + CHUNK_HEADER_BYTES);
     assert!(frame.bytes.len() <= frame.plain_bytes);

@@ -31,12 +31,13 @@ impl Busy {
         let target = swallow(host.listen());
         let pacer = Arc::new(pacer);
         let trust = host.trust();
-        let connected = connect_paced(target, &host.identity, &trust, &pacer).await;
+        let (identity, off) = (&host.identity, Qlog::default());
+        let connected = connect_paced(target, identity, &trust, &pacer, &off).await;
         let (endpoint, peer) = connected.unwrap();
         let connection = peer.connection;
         let window = SendWindow::new(connection.clone(), pacer.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(window.clone().follow());
+        tasks.spawn(window.clone().follow(Waiting::Nobody));
         for _ in 0..2 {
             tasks.spawn(bulk(connection.clone()));
         }
