@@ -1,5 +1,5 @@
-//! The devices: on I/O ports a 16550 serial console, the debug exit and the keyboard controller's
-//! reset line; on the memory bus virtio devices.
+//! The devices: on I/O ports a 16550 serial console, the debug exit, the keyboard controller's reset
+//! line and ACPI's power switch; on the memory bus virtio devices.
 //!
 //! ```text
 //!  vCPU exit ──▶ Devices ──▶ transport: registers ──┐ queues, when the driver is ready
@@ -41,6 +41,12 @@ const DEBUG_EXIT_PORT: u16 = 0xf4;
 /// Command port of the keyboard controller, and its command "pulse the reset line".
 pub(crate) const KEYBOARD_PORT: u16 = 0x64;
 pub(crate) const KEYBOARD_RESET: u8 = 0xfe;
+/// Sleep registers of ACPI 6.5, section 4.8.3.7; the only sleep that there is, is being switched off.
+pub(crate) const SLEEP_CONTROL_PORT: u16 = 0x600;
+pub(crate) const SLEEP_STATUS_PORT: u16 = 0x601;
+pub(crate) const SLEEP_TYPE_OFF: u8 = 5;
+/// The sleep type is in bits 2 to 4 of the control register, and bit 5 starts it.
+const SLEEP_OFF: u8 = SLEEP_TYPE_OFF << 2 | 1 << 5;
 
 /// The devices of a VM.
 pub(crate) struct Devices {
@@ -82,6 +88,7 @@ impl Devices {
                 Some(EndReason::Exit(u32::from_le_bytes(status)))
             }
             KEYBOARD_PORT if data == [KEYBOARD_RESET] => Some(EndReason::Reset),
+            SLEEP_CONTROL_PORT if data == [SLEEP_OFF] => Some(EndReason::PoweredOff),
             _ => None,
         }
     }
@@ -134,6 +141,11 @@ mod tests {
             devices.port_write(KEYBOARD_PORT, &[KEYBOARD_RESET]),
             Some(EndReason::Reset)
         );
+        assert_eq!(
+            devices.port_write(SLEEP_CONTROL_PORT, &[SLEEP_OFF]),
+            Some(EndReason::PoweredOff)
+        );
+        assert_eq!(devices.port_write(SLEEP_CONTROL_PORT, &[0]), None);
         assert_eq!(devices.port_write(0x80, &[1]), None);
         let mut nothing = [0; 4];
         devices.memory_read(0xd000_0000, &mut nothing);

@@ -31,6 +31,8 @@ pub enum EndReason {
     Exit(u32),
     /// The guest asked for a reset.
     Reset,
+    /// The guest switched itself off.
+    PoweredOff,
     /// The guest crashed with a triple fault; what its vCPU was at, if KVM still says.
     TripleFault(Option<LastState>),
     /// The guest shut down.

@@ -35,6 +35,12 @@ pub(crate) fn build_me2() -> Result {
     build("me2-user")
 }
 
+/// Builds the client that the lab's database has; gives the absolute path of its binary.
+pub(crate) fn checker() -> Result<PathBuf> {
+    build("me2-checker")?;
+    Ok(target()?.join("release/checker"))
+}
+
 /// Builds the binaries of one package for use. Progress goes to stderr.
 pub(crate) fn build(package: &str) -> Result {
     run(cargo().args(["build", "--release", "--package", package]))

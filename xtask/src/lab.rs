@@ -24,6 +24,7 @@ use std::{
 };
 
 use crate::{Result, cargo, setup};
+use image::Own;
 use pieces::Pieces;
 use record::Record;
 
@@ -113,12 +114,20 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
             cargo::me2()?
         }
     };
+    let checker = cargo::checker()?;
     setup::ensure_qemu()?;
     if options.scenario == Scenario::Linux {
         setup::ensure_ip()?;
     }
     let folder = cargo::target()?.join("lab");
-    let record = experiment(&folder, &me2, &options)?;
+    let record = experiment(
+        &folder,
+        &Own {
+            me2: &me2,
+            checker: &checker,
+        },
+        &options,
+    )?;
     let checks = match options.scenario {
         Scenario::Smoke => checks::all(&record),
         Scenario::Linux => linux::checks(&record, options.cpus),
@@ -134,12 +143,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// Boots the machine with all that it needs, and keeps its logs in `folder`.
-fn experiment(folder: &Path, me2: &Path, options: &Options) -> Result<Record> {
+fn experiment(folder: &Path, own: &Own<'_>, options: &Options) -> Result<Record> {
     let _alone = lock(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let pieces = Pieces::ensure(folder)?;
     let image = folder.join("image.cpio");
     let stripped = folder.join("me2");
-    image::write(&image, &pieces, strip(me2, &stripped), options)?;
+    let own = Own {
+        me2: strip(own.me2, &stripped),
+        ..*own
+    };
+    image::write(&image, &pieces, &own, options)?;
     let record = machine::run(folder, &pieces.kernel, &image)?;
     for (name, lines) in record.texts("log.") {
         let path = folder.join(format!("{name}.log"));

@@ -65,8 +65,8 @@ pub(crate) fn ensure_ip() -> Result {
     }
 }
 
-/// Where a program of the package is that has `ip`.
-pub(crate) fn iproute(name: &str) -> PathBuf {
+/// Where a program is that only administrators use.
+pub(crate) fn system_program(name: &str) -> PathBuf {
     in_path(name).unwrap_or_else(|| Path::new("/usr/sbin").join(name))
 }
 

@@ -496,7 +496,7 @@ fn bind_api(path: &Path) -> anyhow::Result<ControlSocket> {
 /// How a VM that ended by itself ends its process.
 fn exit_code(reason: &EndReason) -> ExitCode {
     match reason {
-        EndReason::Exit(0) | EndReason::Reset => ExitCode::SUCCESS,
+        EndReason::Exit(0) | EndReason::Reset | EndReason::PoweredOff => ExitCode::SUCCESS,
         EndReason::TripleFault(state) => {
             let state = state.map_or("no registers".into(), |state| state.to_string());
             tracing::error!("the guest crashed (triple fault): {state}");

@@ -4,7 +4,7 @@
 
 use acpi_tables::{
     Aml,
-    aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ResourceTemplate},
+    aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate},
     fadt::{FADTBuilder, Flags, PmProfile},
     gas::{AccessSize, AddressSpace, GAS},
     madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic},
@@ -16,7 +16,10 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::BootError;
 use crate::{
-    devices::{KEYBOARD_PORT, KEYBOARD_RESET, SERIAL_IRQ, SERIAL_PORT, SERIAL_PORTS},
+    devices::{
+        KEYBOARD_PORT, KEYBOARD_RESET, SERIAL_IRQ, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT,
+        SLEEP_STATUS_PORT, SLEEP_TYPE_OFF,
+    },
     machine::MmioDevice,
     memory::GuestMemory,
 };
@@ -36,6 +39,10 @@ const HEADER_BYTES: u32 = 36;
 const CODE_REVISION: u8 = 2;
 /// By this name Linux knows a virtio device behind memory-mapped registers.
 const VIRTIO_MMIO: &str = "LNRO0005";
+/// There is neither a VGA adapter nor a clock of CMOS to look for; without this, Linux waits for an
+/// answer of the clock for a second and more.
+const NO_VGA: u16 = 1 << 2;
+const NO_CMOS_CLOCK: u16 = 1 << 5;
 
 /// Writes the tables for processors whose APIC ids are 0 and up.
 pub(super) fn write(
@@ -71,22 +78,30 @@ fn tables(cpus: u8, devices: &[MmioDevice]) -> Vec<u8> {
     tables
 }
 
-/// What kind of machine it is, and how it is reset: by the keyboard controller.
+/// What kind of machine it is, how it is reset (by the keyboard controller) and switched off.
 fn machine(code: u64) -> impl Aml {
     let mut table = FADTBuilder::new(MAKER, MACHINE, REVISION)
         .dsdt_64(code)
         .flag(Flags::HwReducedAcpi)
         .flag(Flags::ResetRegSup)
         .preferred_pm_profile(PmProfile::EnterpriseServer);
-    table.reset_reg = GAS::new(
+    table.iapc_boot_arch = (NO_VGA | NO_CMOS_CLOCK).into();
+    table.reset_reg = port(KEYBOARD_PORT);
+    table.reset_value = KEYBOARD_RESET;
+    table.sleep_control_reg = port(SLEEP_CONTROL_PORT);
+    table.sleep_status_reg = port(SLEEP_STATUS_PORT);
+    table.finalize()
+}
+
+/// A register of one byte on an I/O port.
+fn port(port: u16) -> GAS {
+    GAS::new(
         AddressSpace::SystemIo,
         8,
         0,
         AccessSize::ByteAccess,
-        KEYBOARD_PORT.into(),
-    );
-    table.reset_value = KEYBOARD_RESET;
-    table.finalize()
+        port.into(),
+    )
 }
 
 fn processors(cpus: u8) -> impl Aml {
@@ -100,7 +115,7 @@ fn processors(cpus: u8) -> impl Aml {
     table
 }
 
-/// The serial port, and virtio devices in the order in which the guest is to find them.
+/// How to switch off, the serial port, and virtio devices in the order in which the guest is to find them.
 fn code(devices: &[MmioDevice]) -> Sdt {
     let mut table = Sdt::new(
         *b"DSDT",
@@ -110,6 +125,8 @@ fn code(devices: &[MmioDevice]) -> Sdt {
         MACHINE,
         REVISION,
     );
+    let off = Package::new(vec![&SLEEP_TYPE_OFF, &SLEEP_TYPE_OFF]);
+    Name::new("_S5_".into(), &off).to_aml_bytes(&mut table);
     let ports = IO::new(SERIAL_PORT, SERIAL_PORT, 1, SERIAL_PORTS as u8);
     let serial = EISAName::new("PNP0501");
     add_device(&mut table, "_SB_.COM1", [&serial, &0u8], &ports, SERIAL_IRQ);
@@ -190,6 +207,7 @@ mod tests {
                 .chunks(8)
                 .filter(|entry| entry[..2] == [0, 8]);
             assert_eq!(enabled.count(), usize::from(cpus));
+            assert_eq!(code.windows(4).filter(|name| *name == b"_S5_").count(), 1);
             let virtio = code.windows(8).filter(|name| *name == b"LNRO0005");
             assert_eq!(virtio.count(), 9);
         }

@@ -168,6 +168,11 @@ impl<'a> Move<'a> {
             .map_or(0, |number| number as u64)
     }
 
+    /// A text of the report.
+    pub(super) fn text(&self, path: &str) -> Option<&str> {
+        self.report.as_ref().and_then(|report| report.text(path))
+    }
+
     pub(super) fn completed(&self, name: &'static str) -> Check {
         let exit = self.record.value(&format!("{}.exit", self.label));
         let text = |path| self.report.as_ref().and_then(|report| report.text(path));

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# /init of the Linux guest that the lab moves: counts, and tells with each count whether files and its
-# disk are as they were written, how long it runs and what time it has.
+# /init of the Linux guest that the lab moves: serves a database, counts, and tells with each count
+# whether files are as they were written, how long it runs and what time it has. When the database is
+# shut down, so is the guest.
 
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -12,38 +13,43 @@ for module in /lib/modules/*; do insmod "$module" || echo "no $module"; done
 # What goes wrong in this kernel is to be seen, and nothing else.
 dmesg -n 5
 
-fill() { dd if=/dev/urandom of="$1" bs=64k count="$2" conv=notrunc 2>/dev/null; }
+fill() { dd if="$1" of="$2" bs=64k count="$3" conv=notrunc iflag=fullblock 2>/dev/null; }
 hash() { sha256sum <"$1"; }
-# Of the disk itself, not of what is remembered of it.
-hash_disk() {
-    echo 3 >/proc/sys/vm/drop_caches
-    dd if=/dev/vda bs=64k count=16 2>/dev/null | sha256sum
-}
-# Behind what is hashed: whoever looks at the disk from outside finds what was reported at least.
-note_on_disk() { echo "count $1" | dd of=/dev/vda bs=512 seek=16384 conv=notrunc,sync,fsync 2>/dev/null; }
 # virtio's number of each kind of device: 1 network card, 2 disk, 4 random numbers, 5 balloon.
 devices() { cat /sys/bus/virtio/devices/*/device | sort | tr '\n' ' '; }
-drivers() { ls /sys/bus/virtio/devices/*/driver -d | wc -l; }
+drivers() { ls -d /sys/bus/virtio/devices/*/driver | wc -l; }
 
 echo "cpus $(grep -c ^processor /proc/cpuinfo)"
 echo "devices $(devices)drivers $(drivers) rng $(cat /sys/class/misc/hw_random/rng_current)"
+ip link set lo up
 ip addr add 10.1.0.2/24 dev eth0 && ip link set eth0 up
-dd if=/dev/hwrng of=/dev/vda bs=64k count=16 conv=notrunc,fsync iflag=fullblock 2>/dev/null
-disk=$(hash_disk)
-fill /tmp/cold 32
-cold=$(hash /tmp/cold)
-fill /tmp/hot 4
+mount -t ext4 /dev/vda /data || echo 'the disk has no file system'
+fill /dev/hwrng /data/cold 8
+cold=$(hash /data/cold)
+fill /dev/urandom /tmp/hot 64
 hot=$(hash /tmp/hot)
+sync
+# Every write is on the disk before it is acknowledged.
+mkdir /data/database
+redis-server --bind 10.1.0.2 --protected-mode no --dir /data/database --save '' \
+    --appendonly yes --appendfsync always >/tmp/database.log 2>&1 &
+database=$!
 count=0
-while :; do
+while kill -0 "$database" 2>/dev/null; do
     count=$((count + 1))
     files=right
-    [ "$(hash /tmp/cold)" = "$cold" ] || files=wrong
+    # From the disk itself, not from what is remembered of it.
+    echo 1 >/proc/sys/vm/drop_caches
+    [ "$(hash /data/cold)" = "$cold" ] || files=wrong
     [ "$(hash /tmp/hot)" = "$hot" ] || files=wrong
-    [ "$(hash_disk)" = "$disk" ] || files=wrong
-    note_on_disk "$count"
-    fill /tmp/hot 4
+    fill /dev/urandom /tmp/hot 64
     hot=$(hash /tmp/hot)
+    # Whoever looks at the disk afterwards finds what was reported at least.
+    echo "$count" >/data/count && sync /data/count
     echo "tick $count files=$files up=$(cut -d' ' -f1 /proc/uptime) wall=$(date +%s)"
     sleep 0.2
 done
+echo "$cold" >/data/cold.hash
+tail -n 3 /tmp/database.log
+umount /data || echo 'the disk is in use'
+poweroff -f

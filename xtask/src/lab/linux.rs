@@ -24,8 +24,6 @@ const CLOCK_SECONDS_MAX: f64 = 1.0;
 const REPORTS_JUDGED: usize = 5;
 /// Reports that may be cut off by the end, though what they say is done.
 const REPORTS_UNDER_WAY: usize = 2;
-/// Pings that may be lost before the first answer: the emulated machine is slow.
-const PINGS_LOST_MAX: usize = 10;
 
 /// All verdicts on one run. What the record lacks is not well.
 pub(super) fn checks(record: &Record, cpus: u8) -> Vec<Check> {
@@ -42,8 +40,12 @@ pub(super) fn checks(record: &Record, cpus: u8) -> Vec<Check> {
     checks.push(sequence(record, &reports));
     checks.push(files(&reports));
     checks.push(devices(record));
+    checks.push(killed(record));
+    checks.push(cut(record, &back));
+    checks.push(database(record));
+    checks.push(connection(record));
+    checks.push(power_off(record));
     checks.push(disk(record, &reports));
-    checks.push(network(record));
     checks.push(uptime(&reports));
     checks.push(wall_clock(record, &reports));
     checks.push(kernel_messages(record));
@@ -141,28 +143,93 @@ fn devices(record: &Record) -> Check {
     }
 }
 
-/// From outside: what the guest reported was on its disk before it did.
-fn disk(record: &Record, reports: &[Report]) -> Check {
-    let last = reports.last().map_or(0, |report| report.number);
-    let on_disk = number(record, "disk.count");
+/// A receiver that was killed in the middle leaves the VM where it was.
+fn killed(record: &Record) -> Check {
+    let report = Move::read(record, "killed");
+    let status = record.value("killed.exit");
     Check {
-        name: "disk_outside",
-        ok: last > 0 && (last..=last + REPORTS_UNDER_WAY).contains(&on_disk),
-        detail: format!("the last report is {last}, on the disk is {on_disk}"),
+        name: "receiver_killed",
+        ok: status == "1" && report.text("status") == Some("failed"),
+        detail: format!(
+            "exit status {status}: {}",
+            report.text("error").unwrap_or("no report")
+        ),
     }
 }
 
-/// Pings that were lost before the guest answered, before the moves and after each.
-fn network(record: &Record) -> Check {
-    let lost = ["before", "there", "back"].map(|label| record.value(&format!("pings.{label}")));
+/// The way back went on behind a cut of the link.
+fn cut(record: &Record, back: &Move<'_>) -> Check {
+    let (cut, took) = (
+        number(record, "cut_seconds") * 1000,
+        back.number("postcopy_time_ms"),
+    );
     Check {
-        name: "network",
-        ok: lost
-            .iter()
-            .all(|lost| lost.parse().is_ok_and(|lost: usize| lost <= PINGS_LOST_MAX)),
+        name: "link_cut",
+        ok: cut > 0 && took >= cut as u64,
+        detail: format!("{took} ms of post-copy, through {cut} ms without a link"),
+    }
+}
+
+/// `name=N` among words.
+fn told(words: &str, name: &str) -> Option<u64> {
+    let mut words = words
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='));
+    words.find_map(|(found, value)| (found == name).then(|| value.parse().ok())?)
+}
+
+/// Every write that the database acknowledged while its machine moved is there.
+fn database(record: &Record) -> Check {
+    let said = record.value("database");
+    let wrong = ["missing", "wrong"].map(|name| told(said, name));
+    let after_moves =
+        ["killed", "there", "back"].map(|label| number(record, &format!("writes.{label}")));
+    Check {
+        name: "database",
+        ok: wrong == [Some(0); 2] && after_moves[0] > 0 && after_moves.is_sorted_by(|a, b| a < b),
+        detail: said.to_owned(),
+    }
+}
+
+/// The client's connection is the one that it began with.
+fn connection(record: &Record) -> Check {
+    let said = record.value("database");
+    let (connections, silence) = (told(said, "connections"), told(said, "silence_ms"));
+    let [connections, silence] = [connections, silence].map(|value| value.unwrap_or(0));
+    Check {
+        name: "tcp_connection",
+        ok: connections == 1,
         detail: format!(
-            "answered after {} lost pings, then {}, then {}",
-            lost[0], lost[1], lost[2]
+            "{connections} from the first write to the last, silent for {silence} ms at most"
+        ),
+    }
+}
+
+/// The guest switched its machine off.
+fn power_off(record: &Record) -> Check {
+    let status = record.value("power_off");
+    Check {
+        name: "power_off",
+        ok: status == "0",
+        detail: format!("the VM's process ended with status {status}"),
+    }
+}
+
+/// What the guest said is on its disk is there for whoever opens the disk afterwards.
+fn disk(record: &Record, reports: &[Report]) -> Check {
+    let reported = reports.last().map_or(0, |report| report.number);
+    let on_disk = number(record, "disk.count");
+    let (file, database) = (record.value("disk.file"), record.value("disk.database"));
+    let told = ["acknowledged", "missing", "wrong"].map(|name| told(database, name));
+    Check {
+        name: "disk",
+        ok: reported > 0
+            && (reported..=reported + REPORTS_UNDER_WAY).contains(&on_disk)
+            && file == "right"
+            && matches!(told, [Some(1..), Some(0), Some(0)]),
+        detail: format!(
+            "count {on_disk} behind report {reported}, the file is {}, the database: {database}",
+            if file.is_empty() { "wrong" } else { file }
         ),
     }
 }
@@ -253,10 +320,22 @@ mod tests {
         let lines = [
             "value ticks.first 2",
             "value ticks.second 2",
-            "value disk.count 6",
-            "value pings.before 3",
-            "value pings.there 0",
-            "value pings.back 1",
+            "value killed.exit 1",
+            "begin killed.report",
+            r#"{"status": "failed", "error": "gone"}"#,
+            "end killed.report",
+            "value cut_seconds 10",
+            "begin back.report",
+            r#"{"postcopy_time_ms": 12000}"#,
+            "end back.report",
+            "value writes.killed 100",
+            "value writes.there 200",
+            "value writes.back 300",
+            "value database acknowledged=310 missing=0 wrong=0 connections=1 silence_ms=11000",
+            "value power_off 0",
+            "value disk.count 7",
+            "value disk.file right",
+            "value disk.database acknowledged=310 missing=0 wrong=0 connections=1 silence_ms=0",
             "begin console",
             "[    0.0] Linux version 6.1",
             "cpus 2",
@@ -286,8 +365,12 @@ mod tests {
             sequence(record, &reports),
             files(&reports),
             devices(record),
+            killed(record),
+            cut(record, &Move::read(record, "back")),
+            database(record),
+            connection(record),
+            power_off(record),
             disk(record, &reports),
-            network(record),
             uptime(&reports),
             wall_clock(record, &reports),
             kernel_messages(record),
@@ -313,8 +396,27 @@ mod tests {
             ),
             ("files=right up=13.5", "files=wrong up=13.5", &["files"]),
             ("0x0005 drivers 4", "0x0005 drivers 3", &["devices"]),
-            ("disk.count 6", "disk.count 5", &["disk_outside"]),
-            ("pings.there 0", "pings.there 20", &["network"]),
+            ("killed.exit 1", "killed.exit 0", &["receiver_killed"]),
+            ("12000", "9000", &["link_cut"]),
+            (
+                "310 missing=0 wrong=0 connections=1 silence_ms=11",
+                "310 missing=0 wrong=1 connections=1 silence_ms=11",
+                &["database"],
+            ),
+            ("writes.back 300", "writes.back 200", &["database"]),
+            (
+                "connections=1 silence_ms=11",
+                "connections=2 silence_ms=11",
+                &["tcp_connection"],
+            ),
+            ("power_off 0", "power_off 1", &["power_off"]),
+            ("disk.count 7", "disk.count 5", &["disk"]),
+            ("disk.file right", "disk.file", &["disk"]),
+            (
+                "310 missing=0 wrong=0 connections=1 silence_ms=0",
+                "310 missing=1 wrong=0 connections=1 silence_ms=0",
+                &["disk"],
+            ),
             ("up=14.5", "up=12.5", &["uptime"]),
             (
                 "tick 6",

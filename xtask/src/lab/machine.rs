@@ -14,8 +14,8 @@ use super::record::Record;
 use crate::Result;
 
 const PROGRAM: &str = "qemu-system-x86_64";
-/// Everything together; it takes a twentieth of that on an idle machine.
-const LIMIT: Duration = Duration::from_secs(450);
+/// Everything together; it takes a fifth of that on an idle machine.
+const LIMIT: Duration = Duration::from_secs(700);
 /// Longest line of interest; what is longer is cut.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Lines of the console that are shown if the machine did not come to its end.

@@ -1,5 +1,5 @@
 //! What the lab's machine is made of and this project does not have: Debian's kernel for virtual
-//! machines, and busybox. Taken out of their packages once, and kept; nothing is installed.
+//! machines, busybox, and a database. Taken out of their packages once, and kept; nothing is installed.
 
 use std::{
     fs,
@@ -11,13 +11,28 @@ use crate::{Result, setup};
 /// Stands for the package of the kernel that the release has now.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
+/// Redis, and those of its libraries that a small Debian lacks.
+const DATABASE_PACKAGES: [&str; 4] = ["redis-tools", "libatomic1", "libjemalloc2", "liblzf1"];
+/// The program in them that is a server if it is called so.
+const DATABASE_PROGRAM: &str = "redis-check-rdb";
 
 /// Modules of the kernel, in the order in which they must be loaded.
-const MODULES: [&str; 6] = ["irqbypass", "kvm", "kvm-amd", "veth", "sch_netem", "tun"];
+const MODULES: [&str; 10] = [
+    "irqbypass",
+    "kvm",
+    "kvm-amd",
+    "veth",
+    "sch_netem",
+    "tun",
+    "llc",
+    "stp",
+    "bridge",
+    "loop",
+];
 /// The same in a Linux guest, which has the same kernel.
 pub(super) const GUEST_MODULES: [&str; 9] = [
-    "virtio",
     "virtio_ring",
+    "virtio",
     "virtio_mmio",
     "virtio_blk",
     "virtio-rng",
@@ -37,16 +52,18 @@ pub(super) struct Pieces {
     pub(super) guest_modules: Vec<PathBuf>,
     /// Statically linked.
     pub(super) busybox: PathBuf,
+    /// A folder with `redis-server` and libraries, each under the name by which it is asked for.
+    pub(super) database: PathBuf,
 }
 
 impl Pieces {
     /// Downloads into `folder` what is not there from an earlier time.
     pub(super) fn ensure(folder: &Path) -> Result<Self> {
         // Named by what is in it: what an earlier version took is not enough.
-        let kernel = folder.join("kernel-with-virtio");
+        let kernel = folder.join("kernel-with-bridge");
         if !kernel.is_dir() {
             let package = setup::resolve(KERNEL_PACKAGE, "linux-image-")?;
-            take(&package, &kernel, |name| match name.split_once('.') {
+            take(&[&package], &kernel, |name| match name.split_once('.') {
                 Some((stem, "ko" | "ko.xz")) => {
                     let is_wanted = MODULES.contains(&stem) || GUEST_MODULES.contains(&stem);
                     is_wanted.then(|| name.to_owned())
@@ -56,8 +73,15 @@ impl Pieces {
         }
         let busybox = folder.join("busybox");
         if !busybox.is_dir() {
-            take(BUSYBOX_PACKAGE, &busybox, |name| {
+            take(&[BUSYBOX_PACKAGE], &busybox, |name| {
                 (name == "busybox").then(|| name.to_owned())
+            })?;
+        }
+        let database = folder.join("database");
+        if !database.is_dir() {
+            take(&DATABASE_PACKAGES, &database, |name| match name {
+                DATABASE_PROGRAM => Some("redis-server".to_owned()),
+                library => library_name(library),
             })?;
         }
         let file = |module: &&str| {
@@ -70,6 +94,7 @@ impl Pieces {
             modules: MODULES.iter().map(file).collect(),
             guest_modules: GUEST_MODULES.iter().map(file).collect(),
             busybox: busybox.join("busybox"),
+            database,
         };
         pieces.check(folder)?;
         Ok(pieces)
@@ -90,10 +115,18 @@ impl Pieces {
     }
 }
 
-/// Fills the new folder `into` with some files of a package: those for which `wanted` gives a name.
-fn take(package: &str, into: &Path, wanted: impl Fn(&str) -> Option<String>) -> Result {
-    eprintln!("lab: downloading {package}, to be used inside the lab alone");
-    let error = |error| format!("cannot unpack {package}: {error}");
+/// `libx.so.1` of `libx.so.1.2.3`.
+fn library_name(file: &str) -> Option<String> {
+    let (name, version) = file.split_once(".so.")?;
+    let major = version.split('.').next()?;
+    Some(format!("{name}.so.{major}"))
+}
+
+/// Fills the new folder `into` with some files of packages: those for which `wanted` gives a name.
+fn take(packages: &[&str], into: &Path, wanted: impl Fn(&str) -> Option<String>) -> Result {
+    let listed = packages.join(", ");
+    eprintln!("lab: downloading {listed}, to be used inside the lab alone");
+    let error = |error| format!("cannot unpack {listed}: {error}");
     // All or nothing: a folder with the final name is complete.
     let unpacked = into.with_extension("unpacked");
     let taken = into.with_extension("new");
@@ -102,7 +135,9 @@ fn take(package: &str, into: &Path, wanted: impl Fn(&str) -> Option<String>) -> 
             fs::remove_dir_all(old).map_err(error)?;
         }
     }
-    setup::unpack(package, &unpacked)?;
+    for package in packages {
+        setup::unpack(package, &unpacked)?;
+    }
     fs::create_dir_all(&taken).map_err(error)?;
     visit(&unpacked, &mut |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -131,4 +166,16 @@ fn visit(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_kept_under_the_name_by_which_programs_ask_for_them() {
+        let names = ["libatomic.so.1.2.0", "libjemalloc.so.2", "changelog.gz"];
+        let names = names.map(|name| library_name(name).unwrap_or_default());
+        assert_eq!(names, ["libatomic.so.1", "libjemalloc.so.2", ""]);
+    }
 }
