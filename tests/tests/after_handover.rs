@@ -214,6 +214,25 @@ fn a_last_word_that_is_lost_is_said_again_and_nothing_waits_for_it() {
 }
 
 #[test]
+fn a_guest_that_ends_by_itself_ends_its_destination_once_the_source_may_let_go() {
+    require_kvm!();
+    let bench = Bench::new();
+    let guest = Guest::new("96M", "workload=kv fill=24M hot=4M run_ms=6000");
+    let (mut vm, mut to) = (bench.start(&guest), bench.receive());
+    vm.wait_ready();
+    let options = ["--mode", "postcopy", "--max-bandwidth", "20M"];
+    let migration = bench.migrate(&vm, to.address(), &options);
+    to.wait_log("the VM has ended by itself");
+    assert!(vm.is_running() && to.is_running());
+    let report = migration.end().completed();
+    assert_eq!(report.count("verify.mismatched_pages"), 0, "{report}");
+    for process in [&mut vm, &mut to] {
+        let status = process.wait_exit();
+        assert!(status.success(), "{status}: {}", process.log());
+    }
+}
+
+#[test]
 fn a_source_that_dies_leaves_a_vm_that_waits_and_says_what_is_lost() {
     require_kvm!();
     let bench = Bench::new();

@@ -79,7 +79,7 @@ impl Scenario {
     fn move_seconds(self) -> u64 {
         match self {
             Self::Smoke => 60,
-            Self::Linux => 120,
+            Self::Linux => 240,
         }
     }
 }

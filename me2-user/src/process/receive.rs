@@ -7,6 +7,7 @@ use std::{
 };
 
 use me2_engine::ownership;
+use me2_vmm::vcpu::EndReason;
 use tokio::sync::{Semaphore, mpsc, mpsc::error::TrySendError};
 
 use super::{
@@ -100,6 +101,11 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
                 Ok(code)
             }
             End::Received(Received::Failed(error)) => Err(error),
+            End::Gone(source, reason) => {
+                part(source, endpoint).await;
+                node.close().await;
+                Ok(exit_code(&reason))
+            }
             End::Received(Received::Complete {
                 machine,
                 epoch,
@@ -146,6 +152,8 @@ fn tell_service_manager(listener: &Listener) {
 enum End {
     Received(Received),
     Process(ExitCode),
+    /// The VM came as a whole, but had ended by itself before that.
+    Gone(Option<Box<Knock>>, EndReason),
 }
 
 /// The migration is over: when the source knows that, its connection goes away, and then the buffers
@@ -191,12 +199,21 @@ async fn listen(mut listener: Listener, knocks: mpsc::Sender<Knock>, node: Arc<N
 async fn wait(node: &Node, reception: Reception, word: &Word, inputs: &mut Inputs) -> End {
     let mut received = Box::pin(reception.receive());
     let mut ending = commands::Ending::listen();
+    let mut gone = None;
     loop {
         tokio::select! {
-            received = &mut received => return End::Received(received),
+            received = &mut received => return match (received, gone) {
+                (Received::Complete { source, .. }, Some(reason)) => End::Gone(source, reason),
+                (received, _) => End::Received(received),
+            },
             Some(reason) = inputs.ended.recv() => {
                 node.set_state(VmState::Stopped);
-                return End::Process(exit_code(&reason));
+                if !node.is_needed() {
+                    return End::Process(exit_code(&reason));
+                }
+                // The source can let go of its copy in the one way that it knows.
+                tracing::warn!("the VM has ended by itself; this stays until its source knows that all is here");
+                gone = Some(reason);
             }
             Some(command) = inputs.commands.recv() => {
                 if answer(node, word, command) {

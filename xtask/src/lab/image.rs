@@ -19,7 +19,7 @@ const LINUX: &str = include_str!("linux.sh");
 const GUEST: &str = include_str!("guest.sh");
 
 /// How long the machine lives at most, by its own clock.
-const LIMIT_SECONDS: u64 = 660;
+const LIMIT_SECONDS: u64 = 840;
 
 /// The link between the two hosts of a Linux guest, in each direction.
 const NETEM: &str = "delay 20ms rate 50mbit loss 0.1% limit 2000";

@@ -15,7 +15,7 @@ use crate::Result;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// Everything together; it takes a fifth of that on an idle machine.
-const LIMIT: Duration = Duration::from_secs(700);
+const LIMIT: Duration = Duration::from_secs(870);
 /// Longest line of interest; what is longer is cut.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Lines of the console that are shown if the machine did not come to its end.
