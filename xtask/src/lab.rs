@@ -37,11 +37,14 @@ kvm_amd with nested paging. Says which tracepoints of KVM fired.
 
   --smoke          the built-in guest: hybrid with all memory compared, then
                    post-copy alone
-  --linux          the same kernel as the guest, over a slow link to another
-                   network namespace and back, hybrid, all memory compared
+  --linux          the same kernel as the guest, with a database on its disk
+                   under load, over a slow link to another network namespace
+                   and back; a receiver is killed and the link is cut
 
 Options:
   --cpus N         vCPUs of the VM, 1 or 2 [default: 2]
+  --kernel VERSION another kernel than the release's own, from its backports,
+                   such as 6.12; outside and in the guest
   --me2 FILE       take this me2 binary rather than building one
   --output FORMAT  human or json, one document on stdout [default: human]
   --help           show this text
@@ -89,6 +92,8 @@ impl Scenario {
 struct Options {
     scenario: Scenario,
     cpus: u8,
+    /// None: the release's own.
+    kernel: Option<String>,
     me2: Option<String>,
     json: bool,
 }
@@ -145,7 +150,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
 /// Boots the machine with all that it needs, and keeps its logs in `folder`.
 fn experiment(folder: &Path, own: &Own<'_>, options: &Options) -> Result<Record> {
     let _alone = lock(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let pieces = Pieces::ensure(folder)?;
+    let pieces = Pieces::ensure(folder, options.kernel.as_deref())?;
     let image = folder.join("image.cpio");
     let stripped = folder.join("me2");
     let own = Own {
@@ -190,6 +195,7 @@ impl Options {
         let mut options = Self {
             scenario: Scenario::Smoke,
             cpus: 2,
+            kernel: None,
             me2: None,
             json: false,
         };
@@ -210,6 +216,7 @@ impl Options {
                 "--smoke" => scenario = Some(Scenario::Smoke),
                 "--linux" => scenario = Some(Scenario::Linux),
                 "--me2" => options.me2 = Some(value()?),
+                "--kernel" => options.kernel = Some(kernel_version(value()?)?),
                 "--cpus" => {
                     let value = value()?;
                     let count = value.parse().ok().filter(|count| (1..=2).contains(count));
@@ -233,6 +240,17 @@ impl Options {
     }
 }
 
+/// Two numbers, since it becomes part of a package's and of a folder's name.
+fn kernel_version(text: String) -> Result<String> {
+    let numbers: Vec<_> = text.split('.').map(str::parse::<u16>).collect();
+    match numbers[..] {
+        [Ok(_), Ok(_)] => Ok(text),
+        _ => Err(format!(
+            "--kernel takes two numbers, such as 6.12, not {text}"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,10 +265,11 @@ mod tests {
         let all = Options {
             scenario: Scenario::Smoke,
             cpus: 1,
+            kernel: Some("6.12".into()),
             me2: Some("a/me2".into()),
             json: true,
         };
-        let text = "--smoke --cpus 1 --me2=a/me2 --output json";
+        let text = "--smoke --cpus 1 --kernel 6.12 --me2=a/me2 --output json";
         assert_eq!(parse(text), Ok(Some(all)));
         let linux = parse("--linux").unwrap().unwrap();
         assert_eq!(linux.scenario, Scenario::Linux);
@@ -260,6 +279,8 @@ mod tests {
             ("", "--smoke"),
             ("--smoke --cpus 3", "3"),
             ("--smoke --output xml", "xml"),
+            ("--smoke --kernel ../x", "../x"),
+            ("--smoke --kernel 6.1.0", "6.1.0"),
             ("--smoke --me2", "--me2"),
             ("--smoke now", "now"),
         ] {

@@ -6,6 +6,7 @@
 //! functions of their own here.
 
 mod apt;
+mod backports;
 mod bpf;
 mod deb;
 mod download;
@@ -23,7 +24,7 @@ use std::{
 use crate::Result;
 use apt::Package;
 pub(crate) use deb::{ensure_cargo_deb, ensure_mmdebstrap, has};
-pub(crate) use download::{resolve, unpack};
+pub(crate) use download::{resolve, unpack, unpack_backport};
 pub(crate) use fuzzer::{ensure_fuzzer, nightly};
 pub(crate) use qemu::{ensure_qemu, version as qemu_version};
 

@@ -10,6 +10,9 @@ use crate::{Result, setup};
 
 /// Stands for the package of the kernel that the release has now.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+/// How the packages begin and end that have a kernel.
+const KERNEL_PREFIX: &str = "linux-image-";
+const KERNEL_END: &str = "-cloud-amd64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// Redis, and those of its libraries that a small Debian lacks.
 const DATABASE_PACKAGES: [&str; 4] = ["redis-tools", "libatomic1", "libjemalloc2", "liblzf1"];
@@ -57,19 +60,25 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Downloads into `folder` what is not there from an earlier time.
-    pub(super) fn ensure(folder: &Path) -> Result<Self> {
+    /// Downloads into `folder` what is not there from an earlier time. The kernel is that of the
+    /// release, or the newest of this version in its backports.
+    pub(super) fn ensure(folder: &Path, version: Option<&str>) -> Result<Self> {
         // Named by what is in it: what an earlier version took is not enough.
-        let kernel = folder.join("kernel-with-bridge");
+        let kernel = folder.join(match version {
+            None => "kernel-with-bridge".to_owned(),
+            Some(version) => format!("kernel-{version}-with-bridge"),
+        });
         if !kernel.is_dir() {
-            let package = setup::resolve(KERNEL_PACKAGE, "linux-image-")?;
-            take(&[&package], &kernel, |name| match name.split_once('.') {
-                Some((stem, "ko" | "ko.xz")) => {
-                    let is_wanted = MODULES.contains(&stem) || GUEST_MODULES.contains(&stem);
-                    is_wanted.then(|| name.to_owned())
+            match version {
+                None => {
+                    let package = setup::resolve(KERNEL_PACKAGE, KERNEL_PREFIX)?;
+                    take(&[&package], &kernel, kernel_file)?;
                 }
-                _ => name.starts_with("vmlinuz-").then(|| "vmlinuz".to_owned()),
-            })?;
+                Some(version) => take_with(&kernel, kernel_file, |unpacked| {
+                    let begin = format!("{KERNEL_PREFIX}{version}.");
+                    setup::unpack_backport(&begin, KERNEL_END, unpacked)
+                })?,
+            }
         }
         let busybox = folder.join("busybox");
         if !busybox.is_dir() {
@@ -122,22 +131,43 @@ fn library_name(file: &str) -> Option<String> {
     Some(format!("{name}.so.{major}"))
 }
 
+/// Of the files of a kernel's package: the kernel, and the modules of the lists above.
+fn kernel_file(name: &str) -> Option<String> {
+    match name.split_once('.') {
+        Some((stem, "ko" | "ko.xz")) => {
+            let is_wanted = MODULES.contains(&stem) || GUEST_MODULES.contains(&stem);
+            is_wanted.then(|| name.to_owned())
+        }
+        _ => name.starts_with("vmlinuz-").then(|| "vmlinuz".to_owned()),
+    }
+}
+
 /// Fills the new folder `into` with some files of packages: those for which `wanted` gives a name.
 fn take(packages: &[&str], into: &Path, wanted: impl Fn(&str) -> Option<String>) -> Result {
     let listed = packages.join(", ");
     eprintln!("lab: downloading {listed}, to be used inside the lab alone");
-    let error = |error| format!("cannot unpack {listed}: {error}");
+    take_with(into, wanted, |unpacked| {
+        let mut packages = packages.iter();
+        packages.try_for_each(|package| setup::unpack(package, unpacked))
+    })
+}
+
+/// The same with what `unpack` puts into the new folder that it is given.
+fn take_with(
+    into: &Path,
+    wanted: impl Fn(&str) -> Option<String>,
+    unpack: impl FnOnce(&Path) -> Result,
+) -> Result {
+    let error = |error| format!("cannot fill {}: {error}", into.display());
     // All or nothing: a folder with the final name is complete.
-    let unpacked = into.with_extension("unpacked");
-    let taken = into.with_extension("new");
+    let unpacked = into.with_file_name("unpacked");
+    let taken = into.with_file_name("new");
     for old in [&unpacked, &taken] {
         if old.exists() {
             fs::remove_dir_all(old).map_err(error)?;
         }
     }
-    for package in packages {
-        setup::unpack(package, &unpacked)?;
-    }
+    unpack(&unpacked)?;
     fs::create_dir_all(&taken).map_err(error)?;
     visit(&unpacked, &mut |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

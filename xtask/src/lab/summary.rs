@@ -145,6 +145,7 @@ mod tests {
         Options {
             scenario: Scenario::Smoke,
             cpus: 1,
+            kernel: None,
             me2: None,
             json: true,
         }

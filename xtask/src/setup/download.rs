@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     apt::{Privilege, apt_get, run_quietly},
+    backports::Backports,
     in_path, tell,
 };
 use crate::Result;
@@ -18,18 +19,46 @@ use crate::Result;
 /// # Errors
 /// If apt has no such package here, or cannot get it.
 pub(crate) fn unpack(package: &str, into: &Path) -> Result {
+    with_fresh_lists(package, || download(&[], package, into))?;
+    extract(package, into)
+}
+
+/// Unpacks the newest package of the release's backports whose name begins and ends so, into the new
+/// folder `into`; needs root's rights, and leaves nothing else.
+///
+/// # Errors
+/// If there are no backports here, or no such package in them.
+pub(crate) fn unpack_backport(begin: &str, end: &str, into: &Path) -> Result {
+    let backports = Backports::open(|suite, mirror| {
+        tell(&format!(
+            "looking for {begin}…{end} in {suite}, at {mirror}"
+        ));
+    })?;
+    let mut names = Command::new("apt-cache");
+    let names = names.args(backports.options()).args(["pkgnames", begin]);
+    let output = names.output();
+    let output = output.map_err(|error| format!("cannot run apt-cache: {error}"))?;
+    let package = newest(&String::from_utf8_lossy(&output.stdout), end)
+        .ok_or_else(|| format!("{} has no package {begin}…{end}", backports.suite()))?;
+    download(&backports.options(), &package, into)?;
+    extract(&package, into)
+}
+
+fn download(options: &[String], package: &str, into: &Path) -> Result {
     fs::create_dir_all(into).map_err(|error| format!("{}: {error}", into.display()))?;
-    let get = || -> Result {
-        // As root, apt would use a user who may not see this folder.
-        let options = ["-o".to_owned(), "APT::Sandbox::User=root".to_owned()];
-        let mut download = apt_get(&options, "download");
-        download.arg(package).current_dir(into);
-        run_quietly(download)
-    };
-    with_fresh_lists(package, get)?;
-    let archive = archive(into).ok_or_else(|| format!("apt-get downloaded no {package}"))?;
+    let mut options = options.to_vec();
+    // As root, apt would use a user who may not see this folder.
+    options.extend(["-o".to_owned(), "APT::Sandbox::User=root".to_owned()]);
+    let mut download = apt_get(&options, "download");
+    download.arg(package).current_dir(into);
+    run_quietly(download)
+}
+
+/// Unpacks what was downloaded into this folder, and removes the archive.
+fn extract(package: &str, folder: &Path) -> Result {
+    let archive = archive(folder).ok_or_else(|| format!("apt-get downloaded no {package}"))?;
     let mut extract = Command::new("dpkg-deb");
-    extract.arg("--extract").arg(&archive).arg(into);
+    extract.arg("--extract").arg(&archive).arg(folder);
     run_quietly(extract)?;
     fs::remove_file(&archive).map_err(|error| format!("{}: {error}", archive.display()))
 }
@@ -74,6 +103,16 @@ fn archive(folder: &Path) -> Option<PathBuf> {
     paths.find(|path| path.extension().is_some_and(|extension| extension == "deb"))
 }
 
+/// Of the names with this end, the one with the highest numbers in it.
+fn newest(names: &str, end: &str) -> Option<String> {
+    let numbers = |name: &&str| -> Vec<u64> {
+        let digits = name.split(|character: char| !character.is_ascii_digit());
+        digits.filter_map(|number| number.parse().ok()).collect()
+    };
+    let names = names.lines().filter(|name| name.ends_with(end));
+    names.max_by_key(numbers).map(str::to_owned)
+}
+
 fn dependency(listing: &str, prefix: &str) -> Option<String> {
     let mut names = listing
         .lines()
@@ -85,7 +124,7 @@ fn dependency(listing: &str, prefix: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::dependency;
+    use super::{dependency, newest};
 
     #[test]
     fn the_dependency_is_found() {
@@ -94,5 +133,17 @@ mod tests {
         let found = dependency(listing, "linux-image-");
         assert_eq!(found.as_deref(), Some("linux-image-6.1.0-1-cloud-amd64"));
         assert_eq!(dependency(listing, "busybox"), None);
+    }
+
+    #[test]
+    fn the_newest_is_taken_by_numbers_not_by_letters() {
+        let names = "linux-image-6.12.9+bpo-cloud-amd64\nlinux-image-6.12.43+deb12-cloud-amd64\n\
+                     linux-image-6.12.99+deb12-amd64\nlinux-image-6.12.43+deb12-cloud-amd64-unsigned\n";
+        let found = newest(names, "-cloud-amd64");
+        assert_eq!(
+            found.as_deref(),
+            Some("linux-image-6.12.43+deb12-cloud-amd64")
+        );
+        assert_eq!(newest(names, "-arm64"), None);
     }
 }
