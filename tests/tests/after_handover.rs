@@ -220,7 +220,7 @@ fn a_guest_that_ends_by_itself_ends_its_destination_once_the_source_may_let_go()
     let guest = Guest::new("96M", "workload=kv fill=24M hot=4M run_ms=6000");
     let (mut vm, mut to) = (bench.start(&guest), bench.receive());
     vm.wait_ready();
-    let options = ["--mode", "postcopy", "--max-bandwidth", "20M"];
+    let options = ["--mode", "postcopy", "--max-bandwidth", "5M"];
     let migration = bench.migrate(&vm, to.address(), &options);
     to.wait_log("the VM has ended by itself");
     assert!(vm.is_running() && to.is_running());

@@ -207,8 +207,9 @@ async fn wait(node: &Node, reception: Reception, word: &Word, inputs: &mut Input
                 (received, _) => End::Received(received),
             },
             Some(reason) = inputs.ended.recv() => {
+                let is_needed = node.is_needed();
                 node.set_state(VmState::Stopped);
-                if !node.is_needed() {
+                if !is_needed {
                     return End::Process(exit_code(&reason));
                 }
                 // The source can let go of its copy in the one way that it knows.
