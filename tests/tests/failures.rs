@@ -73,6 +73,26 @@ fn a_source_that_is_stopped_in_postcopy_keeps_the_memory() {
 }
 
 #[test]
+fn a_guest_that_ends_by_itself_in_precopy_is_not_said_to_run_on() {
+    require_kvm!();
+    let bench = Bench::new();
+    let guest = Guest::new("128M", "workload=kv fill=64M hot=8M run_ms=3000");
+    let (mut vm, to) = (bench.start(&guest), bench.receive());
+    vm.wait_ready();
+    let options = ["--mode", "precopy", "--max-bandwidth", "2M"];
+    let migration = bench.migrate(&vm, to.address(), &options);
+    let report = migration.end().failed(1, "failed");
+    let reason = report.text("error");
+    assert!(
+        reason.contains("ended by itself") && !reason.contains("runs on"),
+        "{reason}"
+    );
+    let status = vm.wait_exit();
+    assert!(status.success(), "{status}: {}", vm.log());
+    bench.good_migration(&self::guest(), to);
+}
+
+#[test]
 fn cancelled_in_precopy_the_vm_stays() {
     require_kvm!();
     let bench = Bench::new();

@@ -67,12 +67,15 @@ use writes::Writes;
 const EXPLORE_WINDOW: Duration = Duration::from_millis(20);
 /// How far back the guest's rate before the migration is taken.
 const RATE_BEFORE: Duration = Duration::from_secs(2);
-/// Why an attempt failed before the handover. The VM runs on here.
+/// Why an attempt failed before the handover. The VM runs on here, if it runs at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// An operator ended it.
     #[error("cancelled")]
     Cancelled,
+    /// There is nothing left to move.
+    #[error("the guest ended by itself before it was handed over")]
+    GuestEnded,
     /// It took longer than the request allows.
     #[error("it took longer than {0} s")]
     TimedOut(u64),
@@ -105,6 +108,8 @@ pub enum Wish {
     SwitchNow,
     /// That it is given up.
     Cancel,
+    /// The same, since the VM has ended.
+    Bury,
 }
 
 /// How an attempt ended.
@@ -260,9 +265,13 @@ impl Attempt {
             .unwrap_or(self.started);
         self.report.guest.rate_before = self.machine.monitor.rate(before, self.started);
         let timeout = self.request.timeout_s.map(Duration::from_secs);
+        let given_up = wish.wait_for(|wish| matches!(wish, Wish::Cancel | Wish::Bury));
         let prepared = tokio::select! {
             result = self.until_stopped() => result,
-            _ = wish.wait_for(|wish| *wish == Wish::Cancel) => Err(Failure::Cancelled),
+            Ok(wish) = given_up => Err(match *wish {
+                Wish::Bury => Failure::GuestEnded,
+                _ => Failure::Cancelled,
+            }),
             () = expire(timeout) => Err(Failure::TimedOut(timeout.unwrap_or_default().as_secs())),
         };
         match prepared {
@@ -441,10 +450,11 @@ impl Attempt {
             Status::Failed
         };
         let now = match resumed {
-            Ok(()) => "the VM runs on at the source".to_owned(),
-            Err(error) => format!("the VM is paused at the source: {error}"),
+            _ if matches!(failure, Failure::GuestEnded) => String::new(),
+            Ok(()) => "; the VM runs on at the source".to_owned(),
+            Err(error) => format!("; the VM is paused at the source: {error}"),
         };
-        self.report.error = Some(format!("{:#}; {now}", anyhow::Error::from(failure)));
+        self.report.error = Some(format!("{:#}{now}", anyhow::Error::from(failure)));
         self.fill_report();
         if let Some(connection) = &self.connection {
             connection.close(1u8.into(), b"the attempt is over");

@@ -136,7 +136,7 @@ impl Life {
             tokio::select! {
                 Some(reason) = inputs.ended.recv() => {
                     self.node.set_state(VmState::Stopped);
-                    self.give_up_migration().await;
+                    self.bury_migration().await;
                     return exit_code(&reason);
                 }
                 Some(command) = inputs.commands.recv() => {
@@ -207,10 +207,10 @@ impl Life {
         ExitCode::SUCCESS
     }
 
-    /// The process ends with the VM here: the destination is told by the connection's end.
-    async fn give_up_migration(&mut self) {
+    /// The VM ended here: the destination is told by the connection's end.
+    async fn bury_migration(&mut self) {
         if let Some(moving) = self.migration.take() {
-            let _ = moving.wish.send(Wish::Cancel);
+            let _ = moving.wish.send(Wish::Bury);
             if let Ok(ended) = moving.task.await {
                 let (outcome, report) = ended.summary();
                 moving.observer.end(outcome, report.clone());
