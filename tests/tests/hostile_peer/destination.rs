@@ -172,7 +172,7 @@ pub fn until_handover() -> Vec<Case> {
         Case(
             "closes in the middle",
             ready(vec![Close]),
-            "the peer stopped",
+            "closed by peer: enough",
         ),
     ]
 }
