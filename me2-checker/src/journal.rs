@@ -10,8 +10,6 @@ use crate::server::Server;
 
 /// Waits this long for a server that has never answered, or has hung up.
 const CONNECT: Duration = Duration::from_secs(90);
-/// Between two writes: one client of many, not a benchmark.
-const THINKING: Duration = Duration::from_millis(10);
 
 /// What a run of writes came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,8 +47,13 @@ impl fmt::Display for Verdict {
 }
 
 /// Writes one number after the other while `more` says so (it is told the number that was acknowledged
-/// last), then reads all of them back, over the same connection as long as it lives.
-pub(crate) fn write(address: SocketAddr, mut more: impl FnMut(u64) -> bool) -> io::Result<Verdict> {
+/// last), with time to think in between, then reads all of them back, over the same connection as long
+/// as it lives.
+pub(crate) fn write(
+    address: SocketAddr,
+    thinking: Duration,
+    mut more: impl FnMut(u64) -> bool,
+) -> io::Result<Verdict> {
     let mut server = Server::connect(address, CONNECT)?;
     let mut verdict = Verdict {
         connections: 1,
@@ -68,7 +71,7 @@ pub(crate) fn write(address: SocketAddr, mut more: impl FnMut(u64) -> bool) -> i
         verdict.acknowledged = number;
         verdict.silence = verdict.silence.max(last.elapsed());
         last = Instant::now();
-        std::thread::sleep(THINKING);
+        std::thread::sleep(thinking);
     }
     (verdict.missing, verdict.wrong) = read_back(&mut server, verdict.acknowledged)?;
     Ok(verdict)

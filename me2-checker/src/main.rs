@@ -6,7 +6,10 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::{env, fs, net::SocketAddr, path::Path, process::ExitCode};
+use std::{env, fs, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+
+/// Between two writes: more would be a benchmark, of emulated processors.
+const THINKING: Duration = Duration::from_millis(100);
 
 const USAGE: &str = "Usage:
   checker write ADDR:PORT NOTE STOP   write until the file STOP exists, then read all back; the file
@@ -25,14 +28,14 @@ fn main() -> ExitCode {
                 let _ = fs::write(note, acknowledged.to_string());
                 !Path::new(stop).exists()
             };
-            journal::write(address, more).map(Some)
+            journal::write(address, THINKING, more).map(Some)
         }),
         ["verify", address, count] => with(address, |address| {
             let count = count.parse().map_err(std::io::Error::other)?;
             journal::verify(address, count).map(Some)
         }),
         ["shutdown", address] => with(address, |address| {
-            let within = std::time::Duration::from_secs(10);
+            let within = Duration::from_secs(10);
             server::Server::connect(address, within)?.shut_down()?;
             Ok(None)
         }),

@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use crate::{
@@ -83,7 +84,10 @@ fn command(from: &mut impl BufRead) -> Option<Vec<String>> {
 }
 
 fn write(fault: Fault) -> Verdict {
-    journal::write(serve(fault), |acknowledged| acknowledged < 20).unwrap()
+    journal::write(serve(fault), Duration::ZERO, |acknowledged| {
+        acknowledged < 20
+    })
+    .unwrap()
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn a_connection_that_ends_is_counted_and_its_write_made_again() {
 #[test]
 fn another_run_reads_back_what_an_earlier_one_wrote() {
     let address = serve(Fault::None);
-    let written = journal::write(address, |acknowledged| acknowledged < 5).unwrap();
+    let written = journal::write(address, Duration::ZERO, |acknowledged| acknowledged < 5).unwrap();
     assert!(
         journal::verify(address, written.acknowledged)
             .unwrap()
@@ -124,6 +128,6 @@ fn another_run_reads_back_what_an_earlier_one_wrote() {
 #[test]
 fn a_server_that_ends_has_hung_up() {
     let address = serve(Fault::None);
-    let mut server = Server::connect(address, std::time::Duration::from_secs(5)).unwrap();
+    let mut server = Server::connect(address, Duration::from_secs(5)).unwrap();
     server.shut_down().unwrap();
 }

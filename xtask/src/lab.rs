@@ -66,7 +66,7 @@ impl Scenario {
     fn memory(self) -> &'static str {
         match self {
             Self::Smoke => "64M",
-            Self::Linux => "192M",
+            Self::Linux => "160M",
         }
     }
 
@@ -74,7 +74,7 @@ impl Scenario {
     fn command_line(self) -> &'static str {
         match self {
             Self::Smoke => "workload=kv fill=16M hot=4M rate=500 scan=100",
-            Self::Linux => "console=ttyS0 panic=-1 mitigations=off",
+            Self::Linux => "console=ttyS0 loglevel=5 panic=-1 mitigations=off",
         }
     }
 

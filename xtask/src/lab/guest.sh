@@ -26,7 +26,7 @@ ip addr add 10.1.0.2/24 dev eth0 && ip link set eth0 up
 mount -t ext4 /dev/vda /data || echo 'the disk has no file system'
 fill /dev/hwrng /data/cold 8
 cold=$(hash /data/cold)
-fill /dev/urandom /tmp/hot 64
+fill /dev/urandom /tmp/hot 8
 hot=$(hash /tmp/hot)
 sync
 # Every write is on the disk before it is acknowledged.
@@ -42,12 +42,12 @@ while kill -0 "$database" 2>/dev/null; do
     echo 1 >/proc/sys/vm/drop_caches
     [ "$(hash /data/cold)" = "$cold" ] || files=wrong
     [ "$(hash /tmp/hot)" = "$hot" ] || files=wrong
-    fill /dev/urandom /tmp/hot 64
+    fill /dev/urandom /tmp/hot 8
     hot=$(hash /tmp/hot)
     # Whoever looks at the disk afterwards finds what was reported at least.
     echo "$count" >/data/count && sync /data/count
     echo "tick $count files=$files up=$(cut -d' ' -f1 /proc/uptime) wall=$(date +%s)"
-    sleep 0.2
+    sleep 1
 done
 echo "$cold" >/data/cold.hash
 tail -n 3 /tmp/database.log

@@ -55,7 +55,7 @@ wait_for() {
     until grep -aq "$1" "$2"; do
         must_live "the $3"
         tries=$((tries + 1))
-        [ "$tries" -lt 600 ] || fail "no $3 in 60 s"
+        [ "$tries" -lt 1800 ] || fail "no $3 in 180 s"
         sleep 0.1
     done
 }
