@@ -34,7 +34,7 @@ pub(super) fn checks(record: &Record, cpus: u8) -> Vec<Check> {
     checks.push(there.completed("there_completed"));
     checks.push(there.memory_equal("there_memory_equal", true));
     checks.push(back.completed("back_completed"));
-    checks.push(back.memory_equal("back_memory_equal", true));
+    checks.push(back.memory_equal("back_memory_equal", false));
     checks.push(checks::probes(record, &there));
     checks.push(first_second(&there));
     checks.push(sequence(record, &reports));

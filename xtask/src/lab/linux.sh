@@ -121,7 +121,7 @@ move() {
     console "$to"
     receive "$to" "$where" "$address"
     source=$vm
-    migrate "$label" "$from" --verify full "$@" || {
+    migrate "$label" "$from" "$@" || {
         cat ./*.console | tr -d '\r' | text console
         fail "the move $label did not complete"
     }
@@ -163,10 +163,11 @@ value ticks.first "$(ticks first)"
 value writes.killed "$(written)"
 
 progress 'moving it over there'
-move there first second there 10.0.0.2
+move there first second there 10.0.0.2 --verify full
 counts events.hybrid
 value ticks.second "$(ticks second)"
 
+# Not with all memory compared: for that the guest would stand still until all of it is there.
 progress 'moving it back, with the link cut behind the handover'
 (
     wait_for 'phase postcopy' second.log 'post-copy'
