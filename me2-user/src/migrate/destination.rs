@@ -52,7 +52,7 @@ use crate::{
 use intake::Intake;
 pub use knock::{Knock, knock};
 use pager::{Pager, Wanted};
-pub use reception::{Received, Reception};
+pub use reception::{Parting, Received, Reception};
 
 /// Part of the free memory that must remain after a VM was admitted: an eighth.
 const MEMORY_RESERVE_DIVISOR: u64 = 8;

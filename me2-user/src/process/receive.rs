@@ -21,7 +21,7 @@ use crate::{
         socket::VmName,
         types::{Accepted, Phase, RecoverRequest, Role, VmState},
     },
-    migrate::destination::{Knock, Received, Reception, knock},
+    migrate::destination::{Knock, Parting, Received, Reception, knock},
     transport::endpoint::{self, Listener},
 };
 
@@ -153,15 +153,17 @@ enum End {
     Received(Received),
     Process(ExitCode),
     /// The VM came as a whole, but had ended by itself before that.
-    Gone(Option<Box<Knock>>, EndReason),
+    Gone(Parting, EndReason),
 }
 
-/// The migration is over: when the source knows that, its connection goes away, and then the buffers
-/// of it. Nobody else is let in meanwhile.
-async fn part(source: Option<Box<Knock>>, endpoint: quinn::Endpoint) {
+/// The migration is over, and the state says so: when the source (or the operator who stood in for
+/// it) knows that, its connection goes away, and then the buffers of it. Nobody else is let in
+/// meanwhile.
+async fn part(source: Parting, endpoint: quinn::Endpoint) {
     endpoint.set_server_config(None);
-    if let Some(source) = source {
-        source.part().await;
+    match source {
+        Parting::Source(source) => source.part().await,
+        Parting::Operator(reply) => _ = reply.send(Ok(Accepted::plainly(0))),
     }
     endpoint.close(0u8.into(), b"complete");
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, endpoint.wait_idle()).await;

@@ -38,12 +38,18 @@ pub enum Received {
         machine: Arc<Machine>,
         /// The attempt by which it came.
         epoch: u64,
-        /// The source, which may not have heard the last word; none if it is dead, by an operator's
-        /// word.
-        source: Option<Box<Knock>>,
+        source: Parting,
     },
     /// With `once`: the attempt failed.
     Failed(anyhow::Error),
+}
+
+/// Who hears that the VM is here, now that it is.
+pub enum Parting {
+    /// The source, which may not have heard the last word.
+    Source(Box<Knock>),
+    /// The source is dead: the operator who said so.
+    Operator(Reply<Accepted>),
 }
 
 /// Waits for sources.
@@ -150,7 +156,7 @@ impl Reception {
         &mut self,
         incoming: Arc<Incoming>,
         mut knock: Knock,
-    ) -> anyhow::Result<(Arc<Machine>, Option<Box<Knock>>)> {
+    ) -> anyhow::Result<(Arc<Machine>, Parting)> {
         loop {
             let end = tokio::select! {
                 end = incoming.serve(&mut knock, &self.node) => end,
@@ -165,7 +171,9 @@ impl Reception {
                 }
             };
             let error = match end {
-                Ok(()) => return Ok((incoming.machine().clone(), Some(Box::new(knock)))),
+                Ok(()) => {
+                    return Ok((incoming.machine().clone(), Parting::Source(Box::new(knock))));
+                }
                 Err(error) => error,
             };
             if !incoming.has_resumed() {
@@ -179,20 +187,16 @@ impl Reception {
             }
             knock.peer.connection.close(1u8.into(), b"failed");
             match self.wait_for_source(&incoming, &error).await {
-                Some(next) => knock = next,
-                None => return Ok((incoming.machine().clone(), None)),
+                Parting::Source(next) => knock = *next,
+                operator => return Ok((incoming.machine().clone(), operator)),
             }
         }
     }
 
     /// The link broke behind the handover. For as long as it takes: only the source's acknowledgement,
-    /// or an operator's word that it is dead (`None`), ends a migration, and what only the source has
-    /// is replaced by nothing.
-    async fn wait_for_source(
-        &mut self,
-        incoming: &Incoming,
-        error: &anyhow::Error,
-    ) -> Option<Knock> {
+    /// or an operator's word that it is dead, ends a migration, and what only the source has is
+    /// replaced by nothing.
+    async fn wait_for_source(&mut self, incoming: &Incoming, error: &anyhow::Error) -> Parting {
         self.node.set_state(VmState::PostcopyPaused);
         tracing::error!(
             "the link broke in post-copy: {error:#}; {}: vCPUs that need one wait, the others run on; \
@@ -206,15 +210,12 @@ impl Reception {
         loop {
             tokio::select! {
                 biased;
-                knock = &mut successor => return Some(knock),
-                Some(reply) = self.fenced.recv() => {
-                    let owned = incoming.own_without_source();
-                    let is_owned = owned.is_ok();
-                    _ = reply.send(owned.map(|()| Accepted::plainly(0)));
-                    if is_owned {
-                        return None;
-                    }
-                }
+                knock = &mut successor => return Parting::Source(Box::new(knock)),
+                Some(reply) = self.fenced.recv() => match incoming.own_without_source() {
+                    // It is answered once the state says so too.
+                    Ok(()) => return Parting::Operator(reply),
+                    Err(refusal) => _ = reply.send(Err(refusal)),
+                },
                 _ = tick.tick() => incoming.publish(&self.node, None),
             }
         }
