@@ -15,8 +15,9 @@
 //!
 //! The link's rate is known only while the encoders wait for it. While they do not, it is taken to
 //! be higher from window to window, so that ever lighter choices get their turn, until it is the
-//! link that is waited for.
-//!
+//! link that is waited for. Where processors are short, encoders wait for what drives a link that
+//! could take more: that is its cost, and not the link's rate. The transport knows whether the link
+//! is full.
 
 use std::time::Duration;
 
@@ -64,6 +65,10 @@ const START: Duration = Duration::from_millis(125);
 const WAITING_MUCH: f64 = 0.15;
 /// Below this share of waiting the link takes more than it gets.
 const WAITING_LITTLE: f64 = 0.03;
+/// From this share of their time on that encoders had work and no processor, processors are short.
+const STARVED: f64 = 0.25;
+/// From this share of what was acknowledged on that left a full link, the link is what is waited for.
+const FULL_MUCH: f64 = 0.5;
 /// In between, it is taken to take a little more than it gets.
 const RATE_MARGIN: f64 = 1.1;
 /// How much more it is taken to take with little waiting, from window to window: while its rate was never seen
@@ -76,6 +81,9 @@ const TRY_EVERY_CHUNKS: u64 = 256;
 const TRY: Compression = zstd(-5);
 /// What it takes to decompress a byte, in nanoseconds, by any choice.
 const DECOMPRESSING: f64 = 1.2;
+/// What a byte of a page costs at the destination however it travels, in nanoseconds: its hash, its
+/// place, its first touch.
+const PLACING: f64 = 3.0;
 /// What another choice must gain to be taken, as a part of the time.
 const GAIN_MIN: f64 = 0.04;
 /// What a choice with fewer bytes on the wire may cost, as a part of the time.
@@ -84,8 +92,10 @@ const COST_MAX: f64 = 0.03;
 /// Chooses how to compress the next chunk.
 pub struct Chooser {
     encoders: f64,
-    /// What a compressed byte takes from the encoders at the other end, in nanoseconds.
+    /// What a compressed byte takes from the encoders at the other end, in nanoseconds, and what any
+    /// byte does.
     decompressing: f64,
+    placing: f64,
     best: Compression,
     /// What a byte costs before it is compressed, in nanoseconds.
     preparing: f64,
@@ -114,10 +124,23 @@ struct Link {
 struct Window {
     begun: Duration,
     chunks: u32,
+    plain_bytes: u64,
     wire_bytes: u64,
     processor: Duration,
     busy: Duration,
     waiting: Duration,
+    /// The link's use when it began, and now.
+    use_before: LinkUse,
+    link_use: LinkUse,
+}
+
+/// What went over a link since it is there, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LinkUse {
+    /// Acknowledged by the other end.
+    pub acknowledged: u64,
+    /// The part of it that was acknowledged while all was under way that may be.
+    pub while_full: u64,
 }
 
 /// What became of a chunk.
@@ -137,6 +160,8 @@ pub struct EncodedChunk {
     pub busy: Duration,
     /// Time that the encoder waited until the link took it.
     pub waiting: Duration,
+    /// The link's use by then.
+    pub link_use: LinkUse,
 }
 
 impl Chooser {
@@ -145,6 +170,7 @@ impl Chooser {
         Self {
             encoders: encoders.max(1) as f64,
             decompressing: 0.0,
+            placing: 0.0,
             best: FIRST,
             preparing: PREPARING_FIRST,
             slower: 1.0,
@@ -157,13 +183,14 @@ impl Chooser {
             },
             begun: None,
             chunks: 0,
-            window: Window::new(Duration::ZERO),
+            window: Window::new(Duration::ZERO, LinkUse::default()),
         }
     }
 
-    /// The destination is on this host: what is decompressed there takes from the same cores.
+    /// The destination is on this host: what is done there takes from the same cores.
     pub fn share_cores_with_destination(&mut self) {
         self.decompressing = DECOMPRESSING;
+        self.placing = PLACING;
     }
 
     /// How to compress the next chunk.
@@ -192,16 +219,24 @@ impl Chooser {
             if now - *self.begun.get_or_insert(now) >= START {
                 self.learn(elapsed);
             }
-            self.window = Window::new(now);
+            self.window = Window::new(now, chunk.link_use);
         }
         self.best = self.soonest();
     }
 
     fn learn(&mut self, elapsed: Duration) {
         let window = &self.window;
-        self.link.judge(window, elapsed);
-        let kept_from_working = window.busy.saturating_sub(window.processor);
-        let driving = kept_from_working.as_nanos() as f64 / (window.wire_bytes as f64).max(1.0);
+        let mut kept_from_working = window.kept_from_working();
+        if window.is_link_waited_for() {
+            self.link.judge(window, window.waiting, elapsed);
+        } else {
+            self.link.judge(window, Duration::ZERO, elapsed);
+            kept_from_working += window.waiting;
+        }
+        // No choice changes what becomes of a page at the destination.
+        let kept_from_working = kept_from_working.as_nanos() as f64;
+        let by_wire_bytes = kept_from_working - self.placing * window.plain_bytes as f64;
+        let driving = by_wire_bytes.max(0.0) / (window.wire_bytes as f64).max(1.0);
         mix_by(&mut self.driving, driving, NEW_WINDOW);
     }
 
@@ -260,9 +295,10 @@ impl Chooser {
 }
 
 impl Link {
-    fn judge(&mut self, window: &Window, elapsed: Duration) {
+    /// By what went through it in the window, and the time that was spent on waiting for it.
+    fn judge(&mut self, window: &Window, waiting: Duration, elapsed: Duration) {
         let rate = window.wire_bytes as f64 / elapsed.as_secs_f64();
-        let (busy, waiting) = (window.busy.as_secs_f64(), window.waiting.as_secs_f64());
+        let (busy, waiting) = (window.busy.as_secs_f64(), waiting.as_secs_f64());
         let share = waiting / (busy + waiting).max(f64::MIN_POSITIVE);
         if share >= WAITING_MUCH {
             // What had only been supposed counts for nothing beside it.
@@ -283,23 +319,44 @@ impl Link {
 }
 
 impl Window {
-    fn new(begun: Duration) -> Self {
+    fn new(begun: Duration, use_before: LinkUse) -> Self {
         Self {
             begun,
             chunks: 0,
+            plain_bytes: 0,
             wire_bytes: 0,
             processor: Duration::ZERO,
             busy: Duration::ZERO,
             waiting: Duration::ZERO,
+            use_before,
+            link_use: use_before,
         }
     }
 
     fn add(&mut self, chunk: &EncodedChunk) {
         self.chunks += 1;
+        self.plain_bytes += chunk.plain_bytes;
         self.wire_bytes += chunk.wire_bytes;
         self.processor += chunk.preparing + chunk.compressing;
         self.busy += chunk.busy;
         self.waiting += chunk.waiting;
+        self.link_use = chunk.link_use;
+    }
+
+    /// How long encoders had work, and no processor.
+    fn kept_from_working(&self) -> Duration {
+        self.busy.saturating_sub(self.processor)
+    }
+
+    /// Whether it is the link that encoders waited for, and not the processors.
+    fn is_link_waited_for(&self) -> bool {
+        let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
+        let (now, before) = (self.link_use, self.use_before);
+        let acknowledged = since(now.acknowledged, before.acknowledged);
+        let while_full = since(now.while_full, before.while_full);
+        let is_full = while_full >= FULL_MUCH * acknowledged;
+        let kept = self.kept_from_working().as_secs_f64();
+        is_full || kept < STARVED * self.busy.as_secs_f64()
     }
 }
 
@@ -384,6 +441,7 @@ mod tests {
                     busy: Duration::from_secs_f64(busy),
                     // Two encoders share the time that a chunk takes.
                     waiting: Duration::from_secs_f64((took * 2.0 - busy).max(0.0)),
+                    link_use: LinkUse::default(),
                 };
                 chooser.encoded(&chunk, Duration::from_secs_f64(now));
             }
@@ -443,6 +501,7 @@ mod tests {
                 compressing: Duration::from_millis(1),
                 busy: Duration::from_millis(1),
                 waiting: Duration::from_millis(100),
+                link_use: LinkUse::default(),
             };
             chooser.encoded(&chunk, Duration::from_secs(second));
         }

@@ -5,14 +5,21 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::OnceLock,
 };
 
 use crate::Result;
 
-/// The root of the project.
+/// The root of the project that `cargo xtask` was called in: several may share a target folder.
 pub(crate) fn root() -> &'static Path {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    root.expect("this crate is a folder of the workspace")
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR");
+        let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&package).parent();
+        root.expect("this crate is a folder of the workspace")
+            .into()
+    })
 }
 
 /// The folder that cargo builds into, as an absolute path.

@@ -52,7 +52,10 @@ use crate::{
     identity::{Credentials, Fingerprint, Identity, TrustStore},
     process::{host_memory, published},
     report::{Explore, Ram, Status},
-    transport::{frames::LinkError, limits::SocketGrant, pace::Pacer, qlog::Qlog, window::Waiting},
+    transport::{
+        congestion, frames::LinkError, limits::SocketGrant, pace::Pacer, qlog::Qlog,
+        window::Waiting,
+    },
 };
 use answers::Answerer;
 use asked::Asked;
@@ -463,6 +466,7 @@ impl Attempt {
     }
 
     fn encoding(&self) -> Encoding {
+        let usage = self.connection.as_ref().map(congestion::usage);
         Encoding {
             machine: self.machine.clone(),
             pages: self.pages.clone(),
@@ -473,6 +477,7 @@ impl Attempt {
             parts: Parts::of(&self.request),
             begun: self.started,
             generation: self.lock_pages().generation(),
+            usage: usage.unwrap_or_default(),
         }
     }
 

@@ -2,11 +2,17 @@
 
 use std::{
     any::Any,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use me2_engine::congestion::{Congestion, PathEstimate};
+use me2_engine::{
+    compression::LinkUse,
+    congestion::{Congestion, PathEstimate},
+};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
@@ -49,6 +55,35 @@ pub fn window(connection: &quinn::Connection) -> u64 {
     controller(connection).usual_window()
 }
 
+/// Counts what a connection's link is used for, from now on too.
+pub fn usage(connection: &quinn::Connection) -> Arc<Usage> {
+    controller(connection).usage.clone()
+}
+
+/// Bytes that went over a link, and how many of them while it was full.
+#[derive(Debug, Default)]
+pub struct Usage {
+    acknowledged: AtomicU64,
+    while_full: AtomicU64,
+}
+
+impl Usage {
+    /// Until now.
+    pub fn so_far(&self) -> LinkUse {
+        LinkUse {
+            acknowledged: self.acknowledged.load(Ordering::Relaxed),
+            while_full: self.while_full.load(Ordering::Relaxed),
+        }
+    }
+
+    fn add(&self, acknowledged: u64, is_full: bool) {
+        self.acknowledged.fetch_add(acknowledged, Ordering::Relaxed);
+        if is_full {
+            self.while_full.fetch_add(acknowledged, Ordering::Relaxed);
+        }
+    }
+}
+
 fn controller(connection: &quinn::Connection) -> Box<PathController> {
     let controller = connection.congestion_state().into_any();
     controller.downcast().expect("every connection has it")
@@ -60,6 +95,7 @@ impl ControllerFactory for PathControl {
         Box::new(PathController {
             congestion: Congestion::new(INITIAL_WINDOW_BYTES, packet, now),
             pacer: self.pacer.clone(),
+            usage: Arc::default(),
             round_trip: Duration::ZERO,
             acked: 0,
         })
@@ -70,6 +106,7 @@ impl ControllerFactory for PathControl {
 struct PathController {
     congestion: Congestion,
     pacer: Arc<Pacer>,
+    usage: Arc<Usage>,
     /// The least that was seen.
     round_trip: Duration,
     /// In the present batch, in bytes.
@@ -117,10 +154,13 @@ impl Controller for PathController {
         app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        let in_flight_before = in_flight + std::mem::take(&mut self.acked);
+        let acked = std::mem::take(&mut self.acked);
+        let in_flight_before = in_flight + acked;
         let is_full = in_flight_before as f64 >= FULL_PART * self.usual_window() as f64;
         self.pacer.note_link(is_full);
-        if !self.pacer.is_limit() {
+        let is_capped = self.pacer.is_limit();
+        self.usage.add(acked, is_full || is_capped);
+        if !is_capped {
             self.congestion.batch_ended(now, in_flight, app_limited);
         }
     }

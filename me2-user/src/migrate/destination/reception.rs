@@ -38,6 +38,7 @@ pub enum Received {
         machine: Arc<Machine>,
         /// The attempt by which it came.
         epoch: u64,
+        /// Who hears of it.
         source: Parting,
     },
     /// With `once`: the attempt failed.

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     control::types::{CodecChoice, MigrateRequest, Part},
     report::Codec,
+    transport::congestion::Usage,
 };
 
 /// From this level of zstd on, a larger chunk becomes smaller by more than 1% of its pages.
@@ -174,6 +175,8 @@ pub struct Encoding {
     pub begun: Instant,
     /// The connection that it encodes for.
     pub generation: u64,
+    /// What goes over it.
+    pub usage: Arc<Usage>,
 }
 
 impl Encoding {
@@ -204,6 +207,7 @@ impl Encoding {
             compressing: frame.effort.compressing,
             busy: frame.effort.busy,
             waiting,
+            link_use: self.usage.so_far(),
         };
         self.lock_chooser().encoded(&chunk, self.begun.elapsed());
     }
