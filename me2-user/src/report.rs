@@ -136,9 +136,9 @@ pub struct Ram {
     pub total_pages: u64,
     /// Those found worth sending.
     pub useful_pages: u64,
-    /// Holes: never touched.
+    /// Holes that were never touched, as far as this host knows.
     pub untouched_pages: u64,
-    /// Reported free by the guest.
+    /// Holes that the guest reported free, and has not touched since.
     pub free_pages: u64,
     /// Found to hold only zeros.
     pub zero_pages: u64,

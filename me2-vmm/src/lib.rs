@@ -5,6 +5,7 @@
 //! - [`vcpu`]: threads that run the guest, and how they are stopped.
 //! - [`devices`]: serial port, disks, network cards and other virtio devices.
 //! - [`dirty`], [`pagemap`]: what was written, and what is populated at all.
+//! - [`large_pages`]: small pages become large ones.
 //! - [`staging`], [`paging`]: the destination's side: pages that wait, and pages that are missing.
 //!
 //! Host unsafe code lives in this crate alone. It knows nothing of networks, of migrations, or of
@@ -16,6 +17,7 @@ pub mod cpuid;
 pub mod devices;
 pub mod dirty;
 mod ioctls;
+pub mod large_pages;
 mod last_state;
 pub mod layout;
 pub mod machine;

@@ -47,6 +47,11 @@ impl AnonymousMapping {
         self.advise(0..self.len, libc::MADV_HUGEPAGE);
     }
 
+    /// Makes large pages of these bytes, now; what they hold stays.
+    pub(crate) fn collapse(&self, bytes: Range<usize>) -> io::Result<()> {
+        self.try_advise(bytes, libc::MADV_COLLAPSE)
+    }
+
     /// Populates these bytes, whole pages, as if all of them were written; a host that cannot does
     /// so on first touch.
     pub fn populate(&self, bytes: Range<usize>) {
@@ -92,6 +97,12 @@ impl AnonymousMapping {
     }
 
     fn advise(&self, bytes: Range<usize>, advice: libc::c_int) {
+        if let Err(error) = self.try_advise(bytes, advice) {
+            tracing::debug!("advice {advice}: {error}");
+        }
+    }
+
+    fn try_advise(&self, bytes: Range<usize>, advice: libc::c_int) -> io::Result<()> {
         assert!(bytes.start <= bytes.end && bytes.end <= self.len);
         // SAFETY: the range lies in this mapping, plain memory, and stays mapped; only `give_back`
         // changes what it contains, which nobody has references into.
@@ -102,8 +113,9 @@ impl AnonymousMapping {
                 advice,
             )
         };
-        if result != 0 {
-            tracing::debug!("advice {advice}: {}", io::Error::last_os_error());
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 

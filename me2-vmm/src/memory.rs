@@ -12,7 +12,7 @@ use std::{
     io,
     num::NonZeroUsize,
     ops::Range,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use vm_memory::{
@@ -56,8 +56,16 @@ pub struct GuestMemory {
     // The views hold raw addresses into the mapping: both live in one value, cloned together.
     view: GuestMemoryView,
     mapping: Arc<AnonymousMapping>,
+    free: Arc<Mutex<FreePages>>,
+}
+
+/// What the guest says that it does not use.
+#[derive(Debug, Default)]
+struct FreePages {
     /// Pages may be missing: none is given back meanwhile.
-    keeps_free: Arc<RwLock<bool>>,
+    are_kept: bool,
+    /// Given back at some time, one bit a page; empty while none was.
+    reported: Vec<u64>,
 }
 
 impl GuestMemory {
@@ -90,7 +98,7 @@ impl GuestMemory {
             layout,
             view,
             mapping: Arc::new(mapping),
-            keeps_free: Arc::default(),
+            free: Arc::default(),
         })
     }
 
@@ -149,16 +157,37 @@ impl GuestMemory {
     /// From when pages may be missing until none can be: [`GuestMemory::drop_free`] does nothing. A
     /// page that was given back would be missing again, and nobody would bring it.
     pub(crate) fn keep_free_pages(&self, keep: bool) {
-        *self.keeps_free.write().expect("no panics under this lock") = keep;
+        self.lock_free().are_kept = keep;
+    }
+
+    /// Pages that were given back because the guest reported them free, one bit a page by page index;
+    /// the guest may have written to them since. Words that are missing are zero.
+    pub fn reported_free(&self) -> Vec<u64> {
+        self.lock_free().reported.clone()
+    }
+
+    /// Asks for large pages from the first touch on, as far as the host has them.
+    pub fn prefer_large_pages(&self) {
+        self.mapping.prefer_large_pages();
+    }
+
+    /// [`crate::large_pages::collapse`].
+    pub(crate) fn collapse(&self, pages: Range<PageIndex>) -> io::Result<()> {
+        let bytes = pages.start as usize * PAGE_SIZE..pages.end as usize * PAGE_SIZE;
+        self.mapping.collapse(bytes)
+    }
+
+    fn lock_free(&self) -> MutexGuard<'_, FreePages> {
+        self.free.lock().expect("no panics under this lock")
     }
 
     /// Gives pages back to the host that the guest says are free: those that lie whole in these
     /// bytes. They read as zero from now on, which is a change like any other, and marked.
     pub fn drop_free(&self, address: u64, bytes: u64) {
-        let keeps_free = self.keeps_free.read().expect("no panics under this lock");
+        let mut free = self.lock_free();
         let end = address.saturating_add(bytes) / PAGE_SIZE as u64;
         let first = address.div_ceil(PAGE_SIZE as u64);
-        if *keeps_free || first >= end {
+        if free.are_kept || first >= end {
             return;
         }
         for (region, slot) in self.view.iter().zip(self.layout.slots()) {
@@ -170,6 +199,11 @@ impl GuestMemory {
                 let from = slot.first_page as usize * PAGE_SIZE + within;
                 self.mapping.give_back(from..from + len);
                 MmapRegion::bitmap(region).mark_dirty(within, len);
+                let words = (self.layout.page_count() as usize).div_ceil(64);
+                free.reported.resize(words, 0);
+                for page in from / PAGE_SIZE..(from + len) / PAGE_SIZE {
+                    free.reported[page / 64] |= 1 << (page % 64);
+                }
             }
         }
     }
@@ -270,6 +304,12 @@ mod tests {
         let dirty = memory.take_own_dirty();
         let marked: u32 = dirty.iter().map(|word| word.count_ones()).sum();
         assert_eq!((marked, dirty[0]), (2, 1 << 2));
+        let last = (3 << 30) / 4096 - 1;
+        let reported = memory.reported_free();
+        let set: Vec<usize> = (0..reported.len() * 64)
+            .filter(|page| reported[page / 64] >> (page % 64) & 1 == 1)
+            .collect();
+        assert_eq!(set, [2, last]);
         memory.drop_free(u64::MAX - 4096, u64::MAX);
         memory.drop_free(0, 0);
         assert_eq!(memory.take_own_dirty().iter().max(), Some(&0));

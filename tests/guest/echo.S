@@ -1,10 +1,14 @@
-// A guest that says "echo ready" on COM1 and gives back what comes in there, for ever.
+// A guest that says "echo ready" on COM1 and gives back what comes in there, until Ctrl-R comes:
+// then it resets itself.
 //
 // Entered as PVH does: 32-bit protected mode, no paging, flat segments.
 
 #define COM1          0x3f8
 #define LINE_STATUS   (COM1 + 5)
 #define DATA_READY    1
+#define KEYBOARD      0x64
+#define RESET         0xfe
+#define CTRL_R        0x12
 
         .section .note.Xen, "a", @note
         .align  4
@@ -34,7 +38,11 @@ wait:
         mov     $COM1, %edx
         in      (%dx), %al
         out     %al, (%dx)
-        jmp     wait
+        cmp     $CTRL_R, %al
+        jne     wait
+        mov     $RESET, %al
+        out     %al, $KEYBOARD
+        hlt
 
         .data
 ready:

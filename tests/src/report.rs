@@ -74,7 +74,8 @@ impl Report {
         assert_eq!(count("ram.page_size_bytes"), 4096, "{self}");
         let useful = count("ram.useful_pages");
         assert!(0 < useful && useful <= total, "{self}");
-        assert!(useful + count("ram.untouched_pages") <= total, "{self}");
+        let holes = count("ram.untouched_pages") + count("ram.free_pages");
+        assert_eq!(useful + holes, total, "{self}");
         let sent = count("ram.sent_pages");
         assert_eq!(count("ram.sent_logical_bytes"), sent * 4096, "{self}");
         let encoded = ["zero", "rle", "delta", "reference", "zstd", "raw"]

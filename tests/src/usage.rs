@@ -19,6 +19,8 @@ pub struct Usage {
     pub mappings: usize,
     /// Resident memory of the largest mapping: for a VM process, the guest's memory.
     pub largest_mapping_bytes: u64,
+    /// The most that a mapping has in large pages: for a VM process, the guest's memory.
+    pub large_page_bytes: u64,
 }
 
 impl Usage {
@@ -52,6 +54,7 @@ impl Usage {
             let number = digits.and_then(|digits| digits.parse::<u64>().ok());
             number.unwrap_or_else(|| panic!("no {name} in the status of {pid}"))
         };
+        let smaps = read("smaps");
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it is our child");
         Self {
             descriptors: descriptors.count(),
@@ -60,15 +63,16 @@ impl Usage {
             resident_bytes: number("VmRSS") * 1024,
             address_bytes: number("VmSize") * 1024,
             mappings: read("maps").lines().count(),
-            largest_mapping_bytes: largest_mapping(&read("smaps")),
+            largest_mapping_bytes: largest(&smaps, "Rss:"),
+            large_page_bytes: largest(&smaps, "AnonHugePages:"),
         }
     }
 }
 
-/// The resident bytes of the mapping that has most of them.
-fn largest_mapping(smaps: &str) -> u64 {
-    let resident = smaps.lines().filter_map(|line| line.strip_prefix("Rss:"));
-    let kib = resident.filter_map(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+/// What the mapping has that has most of it, in bytes.
+fn largest(smaps: &str, what: &str) -> u64 {
+    let sizes = smaps.lines().filter_map(|line| line.strip_prefix(what));
+    let kib = sizes.filter_map(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.max().expect("there are mappings") * 1024
 }
 

@@ -1,6 +1,6 @@
 //! VMs with much memory: what is not used costs nothing.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use me2_tests::{Bench, Guest, require_kvm, say};
 
@@ -68,4 +68,41 @@ fn an_idle_vm_costs_what_it_uses() {
         after.anonymous_bytes / MIB,
     ));
     to.stop();
+}
+
+#[test]
+fn small_pages_become_large_ones_where_the_vm_is_whole() {
+    require_kvm!();
+    if !has_large_pages() {
+        eprintln!("SKIPPED: this host has no large pages");
+        return;
+    }
+    let bench = Bench::new();
+    let options = ["--large-pages"];
+    let vm = bench.start(&Guest::new("128M", "workload=kv rate=2000 fill=64M").options(&options));
+    vm.wait_ready();
+    let at_source = vm.usage().large_page_bytes;
+    assert!(at_source > 32 * MIB, "{at_source}");
+    let (to, before) = (bench.receive_with(&options), vm.works());
+    bench.migrate(&vm, to.address(), &[]).end().completed();
+    vm.moved_to(&to, before);
+    to.wait_log("the VM has large pages");
+    let collapsed = to.usage().large_page_bytes;
+    assert!(collapsed > 32 * MIB, "{collapsed}");
+    // It moves on as any other, while the guest checks its memory.
+    let (from, to, before) = (to, bench.receive(), before + 1);
+    bench.migrate(&from, to.address(), &[]).end().completed();
+    from.moved_to(&to, before);
+    assert_eq!(to.usage().large_page_bytes, 0, "nobody asked for them");
+    say(&format!(
+        "MiB in large pages: {} of 64 at the source, {} at the destination",
+        at_source / MIB,
+        collapsed / MIB,
+    ));
+    to.stop();
+}
+
+fn has_large_pages() -> bool {
+    let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    enabled.is_ok_and(|enabled| !enabled.contains("[never]"))
 }

@@ -176,6 +176,36 @@ fn what_is_typed_reaches_the_guest_wherever_it_runs() {
     to.stop();
 }
 
+#[test]
+fn a_guest_that_reboots_asks_to_be_started_again() {
+    require_kvm!();
+    let bench = Bench::new();
+    let kernel = own_guest::build_echo(bench.folder());
+    let guest = Guest::own("64M", &kernel).options(&["--no-probes"]);
+    let is_ready = |console: &str| console.contains("echo ready").then_some(());
+    let reboot = |mut vm: Vm| {
+        // The process may end before the client has read all that it types.
+        let mut client = bench.me2(&["console", "--vm", vm.name()]);
+        let client = client.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut client = client.expect("me2");
+        let mut stdin = client.stdin.take().expect("it is piped");
+        stdin.write_all(b"\x12").expect("it reads");
+        assert_eq!(vm.wait_exit().code(), Some(133), "{}", vm.log());
+        vm.wait_log("the guest reboots");
+        client.wait().expect("it is our child");
+    };
+    let vm = bench.start(&guest);
+    vm.wait_console("guest that is ready", is_ready);
+    reboot(vm);
+    // Where it has moved to as well.
+    let vm = bench.start(&guest);
+    vm.wait_console("guest that is ready", is_ready);
+    let to = bench.receive();
+    bench.migrate(&vm, to.address(), &[]).end().completed();
+    to.wait_state("running");
+    reboot(to);
+}
+
 /// Types by a pipe, and waits until the guest has given it back.
 fn type_until_shown(bench: &Bench, vm: &Vm, text: &str) {
     type_behind(

@@ -1,5 +1,6 @@
 //! `me2 check`: what me2 needs of this host, and whether a receiver would take a VM.
 
+mod guests;
 mod host;
 mod network;
 
@@ -151,6 +152,7 @@ pub(super) async fn execute(args: CheckArgs, stdout: &mut impl Write) -> Result<
     rows.extend(host::probes());
     rows.extend([host::memory(), host::locked_memory()]);
     rows.extend(host::identity(args.config.resolve()));
+    rows.extend(guests::all());
     rows.extend(network::buffers());
     rows.extend([network::mtu(to), network::time()]);
     let destination = match &args.to {

@@ -51,6 +51,9 @@ pub struct ReceiveArgs {
     /// Do not attach eBPF probes to the VM, for when it moves on
     #[arg(long)]
     pub no_probes: bool,
+    /// Make large pages of the VM's memory once all of it is here, as far as the host has them
+    #[arg(long)]
+    pub large_pages: bool,
     /// Keep all privileges and system calls: for debugging
     #[arg(long)]
     pub no_sandbox: bool,

@@ -18,7 +18,8 @@ and a Linux with a disk and a network card
   me2 run --name web --kernel vmlinux --cmdline 'root=/dev/vda console=ttyS0' \\
       --disk path=/srv/web.raw --net tap=tap0 --rng --balloon
 
-Ends with status 0 when the guest has ended, was stopped or has moved away.")]
+Ends with status 0 when the guest has ended, was stopped or has moved away, and
+with status 133 when it reboots: whoever started it is to start it again.")]
 pub struct RunArgs {
     /// Name of the VM, for --vm of the other commands
     #[arg(long, value_name = "NAME", default_value = "vm")]
@@ -65,6 +66,9 @@ pub struct RunArgs {
     /// Do not attach eBPF probes; migrations then send pages in the order of their addresses
     #[arg(long)]
     pub no_probes: bool,
+    /// Let the guest's memory be in large pages of the host's, as far as it has them
+    #[arg(long)]
+    pub large_pages: bool,
     /// Keep all privileges and system calls: for debugging
     #[arg(long)]
     pub no_sandbox: bool,

@@ -383,16 +383,24 @@ impl Attempt {
             guest_cost: std::mem::take(&mut self.report.explore.guest_cost),
             ..self.compare_with_probes(&populated)
         };
+        let mut free = Bitmap::new(layout.page_count());
         self.pending = match self.uses(Part::Holes) {
-            true => populated,
+            true => {
+                let mut reported = self.machine.vm.memory().reported_free();
+                reported.resize(free.words().len(), 0);
+                free = Bitmap::from_words(reported, layout.page_count());
+                free.subtract(&populated);
+                populated
+            }
             false => Bitmap::full(layout.page_count()),
         };
-        let useful_pages = self.pending.count();
+        let (useful_pages, free_pages) = (self.pending.count(), free.count());
         self.report.ram = Ram {
             page_size_bytes: PAGE_SIZE as u64,
             total_pages: u64::from(layout.page_count()),
             useful_pages,
-            untouched_pages: u64::from(layout.page_count()) - useful_pages,
+            untouched_pages: u64::from(layout.page_count()) - useful_pages - free_pages,
+            free_pages,
             ..Ram::default()
         };
         self.observer.update(|status| {

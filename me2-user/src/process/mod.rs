@@ -1,6 +1,7 @@
 //! The process of one VM: started with it ([`run`]) or by receiving it ([`receive`]), and the same
 //! from then on: it has the VM, answers its API, and can move it away.
 
+mod collapse;
 mod commands;
 mod console;
 mod devices;
@@ -493,10 +494,17 @@ fn bind_api(path: &Path) -> anyhow::Result<ControlSocket> {
         .context("the API socket (does a VM of this name run here? --name gives another)")
 }
 
+/// Whoever started the process is to start it again: systemd-nspawn says so in the same way.
+const REBOOT: u8 = 133;
+
 /// How a VM that ended by itself ends its process.
 fn exit_code(reason: &EndReason) -> ExitCode {
     match reason {
-        EndReason::Exit(0) | EndReason::Reset | EndReason::PoweredOff => ExitCode::SUCCESS,
+        EndReason::Exit(0) | EndReason::PoweredOff => ExitCode::SUCCESS,
+        EndReason::Reset => {
+            tracing::info!("the guest reboots: status {REBOOT} asks to start it again");
+            ExitCode::from(REBOOT)
+        }
         EndReason::TripleFault(state) => {
             let state = state.map_or("no registers".into(), |state| state.to_string());
             tracing::error!("the guest crashed (triple fault): {state}");

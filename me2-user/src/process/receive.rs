@@ -11,8 +11,8 @@ use me2_vmm::vcpu::EndReason;
 use tokio::sync::{Semaphore, mpsc, mpsc::error::TrySendError};
 
 use super::{
-    Inputs, Node, NodeOptions, commands, devices::Mapped, exit_code, note, open_qlog, runtime,
-    sandbox,
+    Inputs, Node, NodeOptions, collapse::Collapsing, commands, devices::Mapped, exit_code, note,
+    open_qlog, runtime, sandbox,
 };
 use crate::{
     cli::ReceiveArgs,
@@ -125,6 +125,11 @@ pub fn receive(args: ReceiveArgs) -> anyhow::Result<ExitCode> {
                 tracing::info!("the VM is here, all of it");
                 // Only for people to read.
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Status("The VM is here")]);
+                let _collapsing = args.large_pages.then(|| {
+                    Collapsing::start(machine.vm.memory().clone()).inspect_err(|error| {
+                        tracing::warn!("the VM keeps its small pages: {error}")
+                    })
+                });
                 let ownership = Arc::new(Mutex::new(ownership::Source::new(epoch)));
                 let code = commands::live(node, machine, ownership, inputs).await;
                 // It panics nowhere.

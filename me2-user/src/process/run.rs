@@ -58,6 +58,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let ended = node.end_handler();
         let console = monitor.console();
         let vm = Vm::build_with(&node.host, document, connections, console, ended)?;
+        if args.large_pages {
+            vm.memory().prefer_large_pages();
+        }
         vm.boot(&boot_source)?;
         let machine = Arc::new(Machine {
             vm,

@@ -70,7 +70,8 @@ fn times(report: &Report, table: &mut Table) {
 fn memory(report: &Report, table: &mut Table) {
     let ram = &report.ram;
     let size = |pages: u64| bytes(pages.saturating_mul(ram.page_size_bytes));
-    let used_pages = ram.total_pages.saturating_sub(ram.untouched_pages);
+    let holes = ram.untouched_pages.saturating_add(ram.free_pages);
+    let used_pages = ram.total_pages.saturating_sub(holes);
     table.row(
         "memory",
         &[

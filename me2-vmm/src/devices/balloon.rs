@@ -2,7 +2,7 @@
 //! `VIRTIO_BALLOON_F_REPORTING`. Source: VIRTIO 1.2, section 5.5.
 //!
 //! A reported page is given back to the host: it becomes a hole, which no migration sends. While
-//! pages are missing ([`GuestMemory::keeps_free_pages`]) reports are acknowledged and change nothing:
+//! pages are missing ([`GuestMemory::keep_free_pages`]) reports are acknowledged and change nothing:
 //! a page that was dropped here would be missing again, and nobody would send it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
