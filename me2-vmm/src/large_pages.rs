@@ -83,9 +83,10 @@ mod tests {
         for page in 0..PAGES {
             memory.guest().write_obj(!page, address(page)).unwrap();
         }
-        let found = stretches(&memory).unwrap();
-        assert_eq!(found, [0..512]);
-        match collapse(&memory, found[0].clone()) {
+        let mut found = stretches(&memory).unwrap().into_iter();
+        let first = found.next().unwrap();
+        assert_eq!((first.clone(), found.next()), (0..512, None));
+        match collapse(&memory, first) {
             Ok(()) => assert!(large_bytes(&memory) >= 2 << 20),
             Err(error) => eprintln!("SKIPPED: no large page was made: {error}"),
         }

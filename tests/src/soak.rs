@@ -115,6 +115,7 @@ mod tests {
             address_bytes: 1 << 30,
             mappings: 100,
             largest_mapping_bytes: 1 << 27,
+            large_page_bytes: 0,
         }
     }
 

@@ -17,6 +17,7 @@ use me2_user::{
 };
 use me2_vmm::{
     layout::PAGE_SIZE,
+    memory::GuestMemory,
     paging::{Paging, Userfault},
     vm::{Host, Vm},
 };
@@ -59,6 +60,10 @@ impl Destination {
         destination.pager.start().context("no threads")?;
         destination.fill()?;
         Ok(destination)
+    }
+
+    pub(super) fn memory(&self) -> &GuestMemory {
+        self.machine.vm.memory()
     }
 
     pub(super) fn page_count(&self) -> PageIndex {

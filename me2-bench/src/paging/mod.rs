@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Result;
 use me2_user::migrate::destination::pager::Pager;
-use me2_vmm::layout::PAGE_SIZE;
+use me2_vmm::{large_pages, layout::PAGE_SIZE};
 use me2_wire::PageIndex;
 use serde::Serialize;
 
@@ -36,7 +36,8 @@ const EXPERIMENT: Experiment = Experiment {
 #[command(after_help = "\
 Cases: random, sequential (one thread touches pages that are in the staging area), threads-1,
 threads-2, threads-4 (so many touch at random), placing-256, placing-256-stale, placing-1024 (MiB that
-are placed behind the resume; stale: half of it was written again and is missing).
+are placed behind the resume; stale: half of it was written again and is missing), large-pages (what
+is there is made into large pages, as after a move).
 Needs KVM and userfaultfd; no network.
 
 Exit status: 0 all targets are met; 1 one is missed: stderr says which; 2 usage.")]
@@ -54,6 +55,8 @@ enum What {
     Sequential,
     /// All is placed behind the resume; of each region so many pages are missing.
     Placing { stale_in_region: u32 },
+    /// All is there, and made into large pages.
+    LargePages,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -136,6 +139,13 @@ fn cases() -> Vec<Case<Parameters>> {
             placing(5),
             &[("per_256_mib_ms", 10.0), downtime],
         ),
+        case(
+            "large-pages",
+            "256 MiB of small pages are made into large ones",
+            256,
+            What::LargePages,
+            &[],
+        ),
     ]
 }
 
@@ -146,6 +156,7 @@ fn measure(parameters: &Parameters) -> Result<Figures> {
         What::Random { threads } => random(&destination, threads),
         What::Sequential => sequential(&destination),
         What::Placing { stale_in_region } => placing(&destination, stale_in_region),
+        What::LargePages => large_pages(&destination),
     }
 }
 
@@ -217,6 +228,37 @@ fn placing(destination: &Destination, stale_in_region: u32) -> Result<Figures> {
         ("downtime_ms", us(downtime) / 1e3),
         ("stale_pages", missing as f64),
     ])
+}
+
+fn large_pages(destination: &Destination) -> Result<Figures> {
+    destination.pager.hand_over(2, &destination.none_stale())?;
+    destination.pager.start_placing();
+    destination.pager.shut_down();
+    destination.pager.settle()?;
+    let small = walk(destination);
+    let stretches = large_pages::stretches(destination.memory())?;
+    let (of, begun) = (stretches.len(), Instant::now());
+    let made = stretches
+        .into_iter()
+        .filter(|stretch| large_pages::collapse(destination.memory(), stretch.clone()).is_ok());
+    let made = made.count();
+    let took = us(begun.elapsed());
+    Ok(vec![
+        ("made_percent", 100.0 * made as f64 / of.max(1) as f64),
+        ("large_page_us", took / made.max(1) as f64),
+        ("page_read_ns_before", small),
+        ("page_read_ns_after", walk(destination)),
+    ])
+}
+
+/// Reads every page once, in an order without a pattern; nanoseconds a page.
+fn walk(destination: &Destination) -> f64 {
+    let pages = u64::from(destination.page_count());
+    let begun = Instant::now();
+    for at in 0..pages {
+        destination.touch((at * STRIDE % pages) as PageIndex);
+    }
+    us(begun.elapsed()) * 1e3 / pages as f64
 }
 
 fn local_faults(pager: &Pager) -> f64 {
