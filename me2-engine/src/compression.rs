@@ -490,6 +490,35 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_processors_does_not_wait_for_the_link() {
+        const WIRE_BYTES: u64 = 100_000;
+        // A chunk a millisecond; half of their time the encoders have work and no processor.
+        let rate_seen = |is_full: bool| {
+            let mut chooser = Chooser::new(2);
+            for chunks in 1..1000 {
+                let chunk = EncodedChunk {
+                    compression: FIRST,
+                    plain_bytes: CHUNK as u64,
+                    wire_bytes: WIRE_BYTES,
+                    preparing: Duration::from_micros(100),
+                    compressing: Duration::from_micros(500),
+                    busy: Duration::from_micros(1200),
+                    waiting: Duration::from_micros(400),
+                    link_use: LinkUse {
+                        acknowledged: chunks * WIRE_BYTES,
+                        while_full: u64::from(is_full) * chunks * WIRE_BYTES,
+                    },
+                };
+                chooser.encoded(&chunk, Duration::from_millis(chunks));
+            }
+            chooser.link.is_seen.then_some(chooser.link.rate)
+        };
+        let rate = rate_seen(true).expect("the link is full");
+        assert!((rate / 100e6 - 1.0).abs() < 0.05, "{rate}");
+        assert_eq!(rate_seen(false), None);
+    }
+
+    #[test]
     fn small_chunks_say_nothing_about_speed() {
         let mut chooser = Chooser::new(2);
         for second in 0..1000 {

@@ -151,12 +151,7 @@ fn type_behind(shown_before: &str, mut client: Command, input: &str) {
 fn what_is_typed_reaches_the_guest_wherever_it_runs() {
     require_kvm!();
     let bench = Bench::new();
-    let kernel = own_guest::build_echo(bench.folder());
-    // It touches next to nothing, which probes would not see.
-    let guest = Guest::own("64M", &kernel).options(&["--no-probes"]);
-    let mut vm = bench.start(&guest);
-    let is_ready = |console: &str| console.contains("echo ready").then_some(());
-    vm.wait_console("guest that is ready", is_ready);
+    let mut vm = echo(&bench);
     // More than the serial port holds at once.
     let long = format!("first {}\n", "0123456789".repeat(20));
     type_until_shown(&bench, &vm, &long);
@@ -180,9 +175,6 @@ fn what_is_typed_reaches_the_guest_wherever_it_runs() {
 fn a_guest_that_reboots_asks_to_be_started_again() {
     require_kvm!();
     let bench = Bench::new();
-    let kernel = own_guest::build_echo(bench.folder());
-    let guest = Guest::own("64M", &kernel).options(&["--no-probes"]);
-    let is_ready = |console: &str| console.contains("echo ready").then_some(());
     let reboot = |mut vm: Vm| {
         // The process may end before the client has read all that it types.
         let mut client = bench.me2(&["console", "--vm", vm.name()]);
@@ -194,16 +186,24 @@ fn a_guest_that_reboots_asks_to_be_started_again() {
         vm.wait_log("the guest reboots");
         client.wait().expect("it is our child");
     };
-    let vm = bench.start(&guest);
-    vm.wait_console("guest that is ready", is_ready);
-    reboot(vm);
+    reboot(echo(&bench));
     // Where it has moved to as well.
-    let vm = bench.start(&guest);
-    vm.wait_console("guest that is ready", is_ready);
-    let to = bench.receive();
+    let (vm, to) = (echo(&bench), bench.receive());
     bench.migrate(&vm, to.address(), &[]).end().completed();
     to.wait_state("running");
     reboot(to);
+}
+
+/// The guest that gives back what is typed, and is ready to.
+fn echo(bench: &Bench) -> Vm {
+    let kernel = own_guest::build_echo(bench.folder());
+    // It touches next to nothing, which probes would not see.
+    let guest = Guest::own("64M", &kernel).options(&["--no-probes"]);
+    let vm = bench.start(&guest);
+    vm.wait_console("guest that is ready", |console| {
+        console.contains("echo ready").then_some(())
+    });
+    vm
 }
 
 /// Types by a pipe, and waits until the guest has given it back.

@@ -92,11 +92,11 @@ fn what_can_have_a_default_is_chosen_with_care() {
     };
     assert_eq!(
         of("run"),
-        "memory cpus serial rng balloon metrics no-probes config-dir runtime-dir"
+        "memory cpus serial rng balloon metrics no-probes large-pages config-dir runtime-dir"
     );
     assert_eq!(
         of("receive"),
-        "listen serial max-memory once metrics no-probes config-dir runtime-dir"
+        "listen serial max-memory once metrics no-probes large-pages config-dir runtime-dir"
     );
     assert_eq!(
         of("hybrid-migrate"),
