@@ -40,7 +40,6 @@ pub(super) fn checks(record: &Record, cpus: u8) -> Vec<Check> {
     checks.push(sequence(record, &reports));
     checks.push(files(&reports));
     checks.push(devices(record));
-    checks.push(free_pages(&there));
     checks.push(killed(record));
     checks.push(cut(record, &back));
     checks.push(database(record));
@@ -128,19 +127,6 @@ fn sequence(record: &Record, reports: &[Report]) -> Check {
                 reports.len()
             ),
         },
-    }
-}
-
-/// Linux reports memory that it does not use, and that stays behind.
-fn free_pages(there: &Move<'_>) -> Check {
-    let (free, total) = (
-        there.number("ram.free_pages"),
-        there.number("ram.total_pages"),
-    );
-    Check {
-        name: "free_pages",
-        ok: free > 0,
-        detail: format!("{free} of {total} pages were reported free, and did not travel"),
     }
 }
 
@@ -335,9 +321,6 @@ mod tests {
             "value ticks.first 2",
             "value ticks.second 2",
             "value killed.exit 1",
-            "begin there.report",
-            r#"{"ram": {"total_pages": 40960, "free_pages": 900}}"#,
-            "end there.report",
             "begin killed.report",
             r#"{"status": "failed", "error": "gone"}"#,
             "end killed.report",
@@ -382,7 +365,6 @@ mod tests {
             sequence(record, &reports),
             files(&reports),
             devices(record),
-            free_pages(&Move::read(record, "there")),
             killed(record),
             cut(record, &Move::read(record, "back")),
             database(record),
@@ -414,7 +396,6 @@ mod tests {
             ),
             ("files=right up=13.5", "files=wrong up=13.5", &["files"]),
             ("0x0005 drivers 4", "0x0005 drivers 3", &["devices"]),
-            ("\"free_pages\": 900", "\"free_pages\": 0", &["free_pages"]),
             ("killed.exit 1", "killed.exit 0", &["receiver_killed"]),
             ("12000", "9000", &["link_cut"]),
             (
